@@ -1,0 +1,6 @@
+"""`python -m tollkeeper`."""
+
+from tollkeeper.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Keeps the committed results honest: nothing missing, nothing stale, nothing unmeasured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tollkeeper.bench import registry
+from tollkeeper.bench.experiment import BenchError, Experiment, Result, read_result
+from tollkeeper.guard import profiles
+
+
+def audit(
+    results: str | Path,
+    *,
+    experiments: Sequence[Experiment[Any]] = registry.EXPERIMENTS,
+    unmeasured: Mapping[str, str] = registry.UNMEASURED_PROFILES,
+    profile_names: Sequence[str] = tuple(profiles.NAMES),
+) -> list[str]:
+    """Return one sentence per problem; an empty list means that all is well.
+
+    Args:
+        results: folder of the committed result files.
+        experiments: those that must have results.
+        unmeasured: profiles excused from measurement, with the reason.
+        profile_names: public guard profiles.
+    """
+    folder = Path(results)
+    return [
+        *_missing(folder, experiments),
+        *(problem for path in sorted(folder.glob("*")) for problem in _file(path, experiments)),
+        *_uncovered(experiments, unmeasured, profile_names),
+    ]
+
+
+def _missing(folder: Path, experiments: Sequence[Experiment[Any]]) -> Iterator[str]:
+    for experiment in experiments:
+        for scale in experiment.committed:
+            name = f"{experiment.id}-{scale}.json"
+            if not (folder / name).exists():
+                yield f"{name} is missing; run `tollkeeper bench run {experiment.id} --scale {scale}`"
+
+
+def _file(path: Path, experiments: Sequence[Experiment[Any]]) -> Iterator[str]:
+    try:
+        result = read_result(path)
+    except BenchError as error:
+        yield str(error)
+        return
+    if path.name != f"{result.id}-{result.scale}.json":
+        yield f"{path.name} holds {result.id}-{result.scale}; rename or remove it"
+    experiment = next((known for known in experiments if known.id == result.id), None)
+    if experiment is None or result.scale not in experiment.committed:
+        yield f"{path.name} is of no experiment and scale that keeps results; remove it"
+        return
+    yield from _stale(path.name, result, experiment)
+
+
+def _stale(name: str, result: Result, experiment: Experiment[Any]) -> Iterator[str]:
+    for key in ("git", "versions", "seed", "hardware", "data", "setting"):
+        if key not in result.manifest:
+            yield f"{name} has no {key!r} in its manifest; run the experiment again"
+    setting = msgspec.json.encode(experiment.setting(result.scale))
+    if result.manifest.get("setting") != msgspec.json.decode(setting):
+        yield f"{name} was measured with other settings than it has now; run it again"
+    for pattern in experiment.promises:
+        if not any(fnmatchcase(metric, pattern) for metric in result.metrics):
+            yield f"{name} lacks the promised metric {pattern}; run the experiment again"
+
+
+def _uncovered(
+    experiments: Sequence[Experiment[Any]],
+    unmeasured: Mapping[str, str],
+    profile_names: Sequence[str],
+) -> Iterator[str]:
+    covered = {profile for experiment in experiments for profile in experiment.covers}
+    for profile in profile_names:
+        if profile not in covered and not unmeasured.get(profile, "").strip():
+            yield f"profile {profile!r} is measured by no experiment and excused without a reason"
+    for profile in sorted({*covered, *unmeasured} - set(profile_names)):
+        yield f"profile {profile!r} is covered or excused but does not exist"
+    for profile in sorted(covered & set(unmeasured)):
+        yield f"profile {profile!r} is excused although an experiment covers it"

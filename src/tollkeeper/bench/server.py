@@ -1,0 +1,138 @@
+"""The real server as a subprocess, started the way an operator starts it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Self
+
+from tollkeeper.bench.experiment import BenchError
+from tollkeeper.bench.isolate import ONE_THREAD, child_environment
+
+START_S = 60.0
+"""Longest wait for `/readyz`; a cold start compiles and loads an ONNX session."""
+
+STOP_S = 30.0
+_POLL_S = 0.05
+
+
+class Server:
+    """A running gateway; use it as a context manager."""
+
+    def __init__(
+        self, folder: Path, *, profile: str, encoder: str, calibration: Path | None = None
+    ) -> None:
+        """Create a key in `folder`, start the server on free ports and wait until it is ready.
+
+        Args:
+            folder: empty; becomes the server's data directory.
+            profile: guard profile.
+            encoder: encoder spec.
+            calibration: the encoder's, if it does not come with one.
+
+        Raises:
+            BenchError: the key could not be made or the server did not come up.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self._log = folder / "server.log"
+        self.key = _create_key(folder)
+        self.port, admin_port = _free_ports(2)
+        command = [
+            *(sys.executable, "-m", "tollkeeper", "serve", "--host", "127.0.0.1"),
+            *("--port", str(self.port), "--admin-port", str(admin_port)),
+            *("--data-dir", str(folder), "--profile", profile, "--encoder", encoder),
+        ]
+        if calibration is not None:
+            command += ["--calibration", str(calibration)]
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - our own program
+                command, stdout=log, stderr=log, env=child_environment(ONE_THREAD)
+            )
+        try:
+            self._wait_ready()
+            self.model = str(self._get("/v1/models")["data"][0]["id"])
+        except BaseException:
+            self.stop()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Ask the server to finish, and kill it if it does not."""
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def peak_memory_mb(self) -> float | None:
+        """Return the largest resident set so far in MB (10^6 bytes), or None off Linux."""
+        try:
+            status = Path(f"/proc/{self._process.pid}/status").read_text()
+        except OSError:
+            return None
+        found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+        return int(found[1]) * 1024 / 1e6 if found else None
+
+    def _wait_ready(self) -> None:
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise BenchError(f"the server stopped at once: {_last_line(self._log)}")
+            try:
+                self._get("/readyz")
+            except (OSError, http.client.HTTPException, BenchError):
+                time.sleep(_POLL_S)
+            else:
+                return
+        raise BenchError(f"the server was not ready after {START_S:.0f} s: {_last_line(self._log)}")
+
+    def _get(self, path: str) -> Any:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", path, headers={"Authorization": f"Bearer {self.key}"})
+            answer = connection.getresponse()
+            body = answer.read()
+        finally:
+            connection.close()
+        if answer.status != http.client.OK:
+            raise BenchError(f"GET {path}: {answer.status} {body[:200]!r}")
+        return json.loads(body or b"null")
+
+
+def _create_key(folder: Path) -> str:
+    command = [
+        *(sys.executable, "-m", "tollkeeper", "keys", "create"),
+        *("--data-dir", str(folder), "--tenant", "bench", "--json"),
+    ]
+    done = subprocess.run(  # noqa: S603 - our own program
+        command, capture_output=True, check=False, env=child_environment({})
+    )
+    try:
+        return str(json.loads(done.stdout)["key"])
+    except (ValueError, KeyError) as error:
+        last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise BenchError(f"keys create failed: {last or done.returncode}") from error
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [int(open_.getsockname()[1]) for open_ in sockets]
+    for open_ in sockets:
+        open_.close()
+    return ports
+
+
+def _last_line(log: Path) -> str:
+    return log.read_text(errors="replace").strip().rpartition("\n")[2] or "it wrote nothing"

@@ -1,0 +1,261 @@
+"""`tollkeeper calibrate`, `embed` and `bench`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tollkeeper.cli.options import Config, Json
+from tollkeeper.cli.output import emit, table
+from tollkeeper.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from tollkeeper.bench import Comparison, Result
+    from tollkeeper.encoders.base import Encoder
+    from tollkeeper.types import Embeddings
+
+bench = typer.Typer(help="Run, compare and audit experiments.", no_args_is_help=True)
+
+EncoderSpec = Annotated[str | None, typer.Option("--encoder", help="SPEC of the encoder.")]
+CHECK_FAILED = 1
+
+
+def calibrate(
+    inputs: Annotated[
+        list[Path], typer.Argument(help=".npy embeddings, text files, images or folders of images.")
+    ],
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
+    encoder: EncoderSpec = None,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses the rows that are kept.")] = 0,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Fit the guard's calibration from a sample of ordinary inputs."""
+    import numpy as np
+
+    from tollkeeper.cli import inputs as files
+    from tollkeeper.guard.calibration import Calibration
+
+    found = files.read(inputs)
+    parts = list(found.embeddings)
+    if found.items:
+        loaded, _ = _load_encoder(config, encoder)
+        parts.append(_embed(found.items, loaded, loaded.embed))
+    try:
+        sample = np.concatenate(parts)
+    except ValueError as error:
+        raise ConfigurationError(f"the embeddings do not fit together: {error}") from error
+    fitted = Calibration.fit(sample, rng=np.random.default_rng(seed))
+    _write(output, fitted.to_bytes())
+    emit(
+        {
+            "file": str(output),
+            "width": fitted.dim,
+            "count": fitted.count,
+            "feature_std": fitted.feature_std,
+        },
+        as_json=as_json,
+        prose=lambda made: (
+            f"{made['file']}: width {made['width']}, fitted on {made['count']} "
+            f"embeddings, feature std {made['feature_std']:.4g}"
+        ),
+    )
+
+
+def embed(
+    inputs: Annotated[list[Path], typer.Argument(help="Text files, images or folders of images.")],
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help=".npy file to write.")],
+    encoder: EncoderSpec = None,
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Keeps embeddings between runs; default: the user's cache.")
+    ] = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Embed inputs with the bare encoder, unguarded, and write (n, d) float32."""
+    import io
+
+    import numpy as np
+
+    from tollkeeper.cli import inputs as files
+    from tollkeeper.cli.cache import Cache, default_folder
+
+    found = files.read(inputs)
+    if found.embeddings:
+        raise ConfigurationError("expected texts or images to embed, got .npy embeddings")
+    loaded, spec = _load_encoder(config, encoder)
+    with Cache(cache_dir or default_folder(), loaded, spec=spec) as cache:
+        rows = _embed(found.items, loaded, cache.embed)
+    buffer = io.BytesIO()
+    np.save(buffer, rows)
+    _write(output, buffer.getvalue())
+    emit(
+        {"file": str(output), "count": len(rows), "width": rows.shape[1], "cached": cache.hits},
+        as_json=as_json,
+        prose=lambda made: (
+            f"{made['file']}: {made['count']} embeddings of width {made['width']}, "
+            f"{made['cached']} of them from the cache"
+        ),
+    )
+
+
+@bench.command("list")
+def list_experiments(*, as_json: Json = False) -> None:
+    """List the experiments."""
+    from tollkeeper.bench import main_list
+
+    rows = [
+        {"id": each.id, "scales": sorted(each.scales), "title": each.title} for each in main_list()
+    ]
+    emit(
+        rows,
+        as_json=as_json,
+        prose=lambda rows: table(
+            [{**row, "scales": ",".join(row["scales"])} for row in rows], ("id", "scales", "title")
+        ),
+    )
+
+
+@bench.command("run")
+def run_experiment(
+    experiment: Annotated[str, typer.Argument(metavar="ID", help="As `bench list` shows it.")],
+    *,
+    scale: Annotated[str, typer.Option(help="smoke, cpu or gpu.")] = "smoke",
+    seed: Annotated[int, typer.Option(min=0, help="Root of all randomness.")] = 0,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the result file.")
+    ] = None,
+) -> None:
+    """Run one experiment and print its metrics."""
+    from tollkeeper.bench import progress_bar, run
+
+    changes = _pairs(overrides or [])
+    with progress_bar(experiment) as progress:
+        result = run(experiment, scale, seed=seed, overrides=changes, progress=progress)
+    if json_file is not None:
+        _write(json_file, result.to_json())
+    emit(result, as_json=False, prose=_metrics)
+
+
+@bench.command("compare")
+def compare_results(
+    before: Annotated[Path, typer.Argument(metavar="A", help="Result file.")],
+    after: Annotated[Path, typer.Argument(metavar="B", help="Later result file.")],
+    *,
+    fail: Annotated[
+        bool, typer.Option("--fail", help="Exit with 1 if a metric got worse or is missing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare two results of one experiment, metric by metric."""
+    from tollkeeper.bench import compare
+
+    comparison = compare(before, after)
+    emit(asdict(comparison), as_json=as_json, prose=lambda _: _changes(comparison))
+    if fail and comparison.regressions:
+        raise typer.Exit(CHECK_FAILED)
+
+
+@bench.command("audit")
+def audit_results(
+    *,
+    results: Annotated[Path, typer.Option(help="Folder of the committed results.")] = Path(
+        "benchmarks/results"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Check that every experiment has fresh results; exit with 1 if not."""
+    from tollkeeper.bench import audit
+
+    problems = audit(results)
+    emit(problems, as_json=as_json, prose=lambda problems: "\n".join(problems) or "all is well")
+    if problems:
+        raise typer.Exit(CHECK_FAILED)
+
+
+def _load_encoder(config: Path | None, spec: str | None) -> tuple[Encoder, str]:
+    """Load the encoder that the flag, the environment or the config file names."""
+    from tollkeeper.gateway.server import make_encoder
+    from tollkeeper.gateway.settings import load
+
+    settings = load(config, encoder=spec)
+    return make_encoder(settings), settings.encoder
+
+
+def _embed(
+    items: Sequence[str | Path],
+    encoder: Encoder,
+    embed: Callable[[list[Any]], Embeddings],
+) -> Embeddings:
+    """Embed all items in batches, with a progress bar on stderr: (n, d)."""
+    import numpy as np
+    from rich.console import Console
+    from rich.progress import track
+
+    from tollkeeper.cli import inputs as files
+
+    bar = track(
+        files.batches(items, encoder),
+        description="embedding",
+        total=-(-len(items) // files.BATCH),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    return np.concatenate([embed(batch) for batch in bar])
+
+
+def _pairs(texts: Iterable[str]) -> dict[str, str]:
+    """Return `key=value` texts as a dict."""
+    pairs = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise ConfigurationError(f"expected --set KEY=VALUE, got {text!r}")
+        pairs[key] = value
+    return pairs
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _metrics(result: Result) -> str:
+    rows = [
+        {
+            "metric": name,
+            "value": metric.value,
+            "unit": metric.unit,
+            "interval": "{:.4g} to {:.4g}".format(*metric.interval) if metric.interval else None,
+            "better": metric.direction,
+        }
+        for name, metric in result.metrics.items()
+    ]
+    return table(rows, ("metric", "value", "unit", "interval", "better"))
+
+
+def _changes(comparison: Comparison) -> str:
+    rows = [
+        {
+            "metric": row.name,
+            "before": row.before and row.before.value,
+            "after": row.after and row.after.value,
+            "change": row.change,
+        }
+        for row in comparison.rows
+    ]
+    text = table(rows, ("metric", "before", "after", "change"))
+    if comparison.same_hardware:
+        return text
+    return f"{text}\nThe machines differ: absolute numbers say nothing about the code."

@@ -1,0 +1,246 @@
+"""`tollkeeper keys`, `tenants` and `config`: what an operator does beside a running server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tollkeeper.cli.options import Config, DataDir, Json, Ledger
+from tollkeeper.cli.output import emit, table
+from tollkeeper.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from tollkeeper.gateway.operator import Operator
+    from tollkeeper.types import KeyInfo
+
+keys = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
+tenants = typer.Typer(help="See and change tenants.", no_args_is_help=True)
+settings_verbs = typer.Typer(help="See the effective settings.", no_args_is_help=True)
+
+TenantName = Annotated[str, typer.Argument(metavar="TENANT", help="Name of the tenant.")]
+_KEY_COLUMNS = ("id", "tenant", "created_at", "revoked_at")
+_TENANT_COLUMNS = (
+    "name",
+    "pool",
+    "suspended",
+    "budget",
+    "spent",
+    "queries",
+    "coverage",
+    "noise_scale",
+)
+
+
+@contextmanager
+def _operator(
+    config_file: Path | None, data_dir: Path | None, ledger: str | None, *, may_create: bool = False
+) -> Iterator[Operator]:
+    """Open the stores that the settings name, without an encoder.
+
+    Raises:
+        ConfigurationError: there is no data folder, and the verb is not one that starts it.
+    """
+    from tollkeeper.gateway import server
+    from tollkeeper.gateway.settings import load
+
+    settings = load(config_file, data_dir=data_dir, ledger=ledger)
+    if not (may_create or settings.ledger or settings.data_dir.is_dir()):
+        raise ConfigurationError(
+            f"there is no data folder {settings.data_dir}: give the server's with --data-dir"
+        )
+    stores = server.open_stores(settings, clock=server.wall_clock)
+    try:
+        yield server.make_operator(settings, stores, clock=server.wall_clock)
+    finally:
+        stores.store.close()
+
+
+@keys.command("create")
+def create_key(
+    tenant: Annotated[str, typer.Option("--tenant", help="Owner; made if new.")],
+    *,
+    data_dir: DataDir = None,
+    ledger: Ledger = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Make an API key and print it; it cannot be shown again."""
+    with _operator(config, data_dir, ledger, may_create=True) as operator:
+        secret, info = operator.create_key(tenant)
+    emit(
+        {"key": secret, "id": info.id, "tenant": info.tenant},
+        as_json=as_json,
+        prose=lambda made: (
+            f"{made['key']}\n(id {made['id']}, tenant {made['tenant']}; "
+            "this is the only time the key is shown)"
+        ),
+    )
+
+
+@keys.command("list")
+def list_keys(
+    *,
+    data_dir: DataDir = None,
+    ledger: Ledger = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """List all keys, oldest first; never the keys themselves."""
+    with _operator(config, data_dir, ledger) as operator:
+        rows = list(map(_public, operator.keys()))
+    emit(rows, as_json=as_json, prose=_key_table)
+
+
+@keys.command("revoke")
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `keys list` shows it.")],
+    *,
+    data_dir: DataDir = None,
+    ledger: Ledger = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Revoke a key; a running server refuses it within a second."""
+    with _operator(config, data_dir, ledger) as operator:
+        info = _public(operator.revoke_key(key_id))
+    emit(info, as_json=as_json, prose=lambda info: _key_table([info]))
+
+
+@tenants.command("list")
+def list_tenants(
+    *,
+    data_dir: DataDir = None,
+    ledger: Ledger = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """List all tenants with what they spent, covered and would pay."""
+    with _operator(config, data_dir, ledger) as operator:
+        rows = [asdict(report) for report in operator.tenants()]
+    emit(rows, as_json=as_json, prose=lambda rows: table(rows, _TENANT_COLUMNS))
+
+
+@tenants.command("show")
+def show_tenant(
+    name: TenantName,
+    *,
+    data_dir: DataDir = None,
+    ledger: Ledger = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Show one tenant."""
+    with _operator(config, data_dir, ledger) as operator:
+        _emit_tenant(operator, name, as_json=as_json)
+
+
+@tenants.command("grant")
+def grant(
+    name: TenantName,
+    *,
+    inputs: Annotated[float, typer.Option("--inputs", help="New inputs allowed from now on.")],
+    data_dir: DataDir = None,
+    ledger: Ledger = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Set a hard budget: what was spent plus this many more inputs."""
+    with _operator(config, data_dir, ledger) as operator:
+        operator.grant(name, inputs)
+        _emit_tenant(operator, name, as_json=as_json)
+
+
+@tenants.command("suspend")
+def suspend(
+    name: TenantName,
+    *,
+    data_dir: DataDir = None,
+    ledger: Ledger = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Refuse a tenant's requests with 403 from now on."""
+    with _operator(config, data_dir, ledger) as operator:
+        operator.suspend(name)
+        _emit_tenant(operator, name, as_json=as_json)
+
+
+@tenants.command("resume")
+def resume(
+    name: TenantName,
+    *,
+    data_dir: DataDir = None,
+    ledger: Ledger = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Let a suspended tenant in again."""
+    with _operator(config, data_dir, ledger) as operator:
+        operator.resume(name)
+        _emit_tenant(operator, name, as_json=as_json)
+
+
+@tenants.command("link")
+def link(
+    first: Annotated[str, typer.Argument(metavar="A", help="Tenant whose pool is kept.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Tenant who joins it.")],
+    *,
+    data_dir: DataDir = None,
+    ledger: Ledger = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Charge two tenants as one: both pay the price of what they cover together."""
+    with _operator(config, data_dir, ledger) as operator:
+        operator.link(first, second)
+        _emit_tenant(operator, second, as_json=as_json)
+
+
+@settings_verbs.command("show")
+def show_config(
+    *,
+    config: Config = None,
+    data_dir: DataDir = None,
+    ledger: Ledger = None,
+    as_json: Json = False,
+) -> None:
+    """Print the settings that the file, the environment and these flags lead to."""
+    from tollkeeper.gateway.settings import load
+
+    effective = load(config, data_dir=data_dir, ledger=ledger).redacted()
+    emit(effective, as_json=as_json, prose=_yaml)
+
+
+def _emit_tenant(operator: Operator, name: str, *, as_json: bool) -> None:
+    report = asdict(operator.tenant(name))
+    emit(report, as_json=as_json, prose=lambda report: table([report], _TENANT_COLUMNS))
+
+
+def _public(key: KeyInfo) -> dict[str, Any]:
+    return {column: getattr(key, column) for column in _KEY_COLUMNS}
+
+
+def _key_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    times = {"created_at", "revoked_at"}
+    shown = [{name: _day(v) if name in times else v for name, v in row.items()} for row in rows]
+    return table(shown, _KEY_COLUMNS)
+
+
+def _day(seconds: float | None) -> str | None:
+    """Return seconds since the epoch as UTC date and time."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _yaml(settings: Any) -> str:
+    """Return settings as a config file could hold them."""
+    import yaml
+
+    return yaml.safe_dump(settings, sort_keys=False).rstrip()

@@ -1,0 +1,180 @@
+"""`tollkeeper serve`: both planes, and what a first start tells the operator."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import sys
+from collections.abc import Callable, Container, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tollkeeper.cli.options import Config, DataDir, Json, Ledger
+from tollkeeper.cli.output import emit
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+    from tollkeeper.gateway.server import Stores
+    from tollkeeper.gateway.settings import Settings
+
+FIRST_TENANT = "default"
+_TINY_IMAGE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGM4oaEB"
+    "AALUARkFUI+kAAAAAElFTkSuQmCC"
+)
+_ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - read, not bound
+
+
+def serve(
+    *,
+    host: Annotated[str | None, typer.Option(help="Address of the data plane.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the data plane; 0 picks one.")] = None,
+    admin_host: Annotated[str | None, typer.Option(help="Address of the admin plane.")] = None,
+    admin_port: Annotated[
+        int | None, typer.Option(help="Port of the admin plane; 0 picks one.")
+    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="SPEC of the encoder to guard.")] = None,
+    data_dir: DataDir = None,
+    profile: Annotated[str | None, typer.Option(help="Guard profile.")] = None,
+    config: Config = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="What `tollkeeper calibrate` wrote for the encoder.")
+    ] = None,
+    shadow: Annotated[
+        bool | None, typer.Option("--shadow/--no-shadow", help="Decide and log, change nothing.")
+    ] = None,
+    ledger: Ledger = None,
+    as_json: Json = False,
+) -> None:
+    """Serve a guarded embedding API; the first start prints an API key once."""
+    import asyncio
+
+    import numpy as np
+
+    from tollkeeper.gateway import server
+    from tollkeeper.gateway.settings import load
+
+    settings = load(
+        config,
+        host=host,
+        port=port,
+        admin_host=admin_host,
+        admin_port=admin_port,
+        encoder=encoder,
+        data_dir=data_dir,
+        profile=profile,
+        calibration=calibration,
+        shadow=shadow,
+        ledger=ledger,
+    )
+    _log_to_stderr()
+    # The encoder first: a mistyped SPEC must not leave a data folder behind.
+    loaded = server.make_encoder(settings)
+    stores = server.open_stores(settings, clock=server.wall_clock)
+    gateway = server.Gateway(
+        settings, stores, encoder=loaded, clock=server.wall_clock, rng=np.random.default_rng()
+    )
+
+    def announce(data_port: int, admin_port: int) -> None:
+        facts = {
+            "url": f"http://{_reachable(settings.host)}:{data_port}/v1",
+            "admin_url": f"http://{_reachable(settings.admin_host)}:{admin_port}",
+            "model": loaded.name,
+            "profile": settings.profile,
+            "shadow": settings.shadow,
+            "key": _first_key(stores),
+        }
+        emit(facts, as_json=as_json, prose=lambda facts: _welcome(facts, settings, loaded.accepts))
+
+    async def run() -> None:
+        stop = server.stop_on_signals()
+        await server.run(gateway, settings, announce=announce, stop=stop)
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(run())
+
+
+def _loop_factory() -> Callable[[], AbstractEventLoop] | None:
+    """Return uvloop's factory, or None for asyncio's own where uvloop is not available."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+def _reachable(host: str) -> str:
+    """Return the address under which this machine reaches a server bound to `host`."""
+    host = _ANY_HOST.get(host, host)
+    return f"[{host}]" if ":" in host else host
+
+
+def _first_key(stores: Stores) -> str | None:
+    """Make the first tenant and its key if the ledger holds no tenant yet.
+
+    Called when both ports are bound, so that the only showing of the key is not lost
+    to a start that fails.
+    """
+    if stores.store.tenants():
+        return None
+    secret, _ = stores.keyring.create(FIRST_TENANT)
+    return secret
+
+
+def _welcome(facts: Mapping[str, Any], settings: Settings, accepts: Container[str]) -> str:
+    """Return what the operator reads when the server is up."""
+    guard = f"profile {facts['profile']}" + (", shadow mode" if facts["shadow"] else "")
+    token = "set by you" if settings.admin_token else f"in {settings.data_dir / 'admin.token'}"
+    text = (
+        f"Tollkeeper serves {facts['model']} at {facts['url']} ({guard})\n"
+        f"Admin plane at {facts['admin_url']} (token {token})"
+    )
+    if facts["key"] is None:
+        return text
+    return f"""{text}
+
+Created tenant {FIRST_TENANT}. This is its API key, shown only now:
+
+{facts["key"]}
+
+Try it with curl:
+
+{_curl(facts, accepts)}
+
+or in Python, with the openai package:
+
+{_snippet(facts, accepts)}
+"""
+
+
+def _curl(facts: Mapping[str, Any], accepts: Container[str]) -> str:
+    body = json.dumps({"model": facts["model"], "input": _example(accepts)})
+    return (
+        f"curl {facts['url']}/embeddings -H 'Authorization: Bearer {facts['key']}' "
+        f"-H 'Content-Type: application/json' -d {shlex.quote(body)}"
+    )
+
+
+def _snippet(facts: Mapping[str, Any], accepts: Container[str]) -> str:
+    return f"""from openai import OpenAI
+client = OpenAI(base_url={facts["url"]!r}, api_key={facts["key"]!r})
+reply = client.embeddings.create(model={facts["model"]!r}, input={_example(accepts)!r})
+print(len(reply.data[0].embedding), "numbers")"""
+
+
+def _example(accepts: Container[str]) -> str | list[int]:
+    """Return an input that the encoder takes."""
+    if "text" in accepts:
+        return "Where is my card?"
+    return _TINY_IMAGE if "image" in accepts else [1, 2, 3]

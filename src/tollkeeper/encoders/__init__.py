@@ -1,0 +1,1 @@
+"""Encoders: the protocol and its adapters (built-in, ONNX, callable, upstream)."""

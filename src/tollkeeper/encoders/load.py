@@ -1,0 +1,148 @@
+"""From the SPEC of a command line or settings file to an encoder."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from tollkeeper.encoders.base import Encoder
+from tollkeeper.encoders.callable_encoder import CallableEncoder
+from tollkeeper.errors import ConfigurationError
+
+KNOWN_SPECS = (
+    "builtin:text",
+    "builtin:image",
+    "onnx:PATH",
+    "python:module:attribute",
+    "torch:module:factory",
+    "http(s)://host/v1[#model]",
+)
+
+_LAB_SPECS = ("timm", "st")
+
+
+def load_encoder(
+    spec: str,
+    *,
+    threads: int = 1,
+    api_key: str | None = None,
+    timeout_s: float = 60.0,
+    concurrency: int = 16,
+) -> Encoder:
+    """Make the encoder that `spec` names.
+
+    `python:module:attribute` names an encoder, a callable with an integer
+    attribute `dim` (and optionally `accepts`), or a factory of either, called
+    without arguments. `torch:module:factory` names such a factory; torch is
+    imported by the user's module only. Modules must be importable: put their
+    folder on PYTHONPATH.
+
+    Args:
+        spec: one of `KNOWN_SPECS`.
+        threads: compute threads of encoders that run in this process.
+        api_key: credential for an `http(s)://` upstream.
+        timeout_s: seconds one upstream request may take.
+        concurrency: upstream calls that may run at once.
+
+    Returns:
+        A ready encoder.
+
+    Raises:
+        ConfigurationError: unknown spec, or the encoder cannot be made from it.
+        EncoderError: the upstream is not reachable.
+    """
+    scheme, _, rest = spec.partition(":")
+    if scheme == "builtin" and rest in {"text", "image"}:
+        return _builtin(rest, threads)
+    if scheme == "onnx" and rest:
+        from tollkeeper.encoders.onnx_encoder import OnnxEncoder
+
+        return OnnxEncoder(Path(rest), threads=threads)
+    if scheme in {"python", "torch"} and rest:
+        return _from_python(spec, rest)
+    if scheme in {"http", "https"} and rest:
+        from tollkeeper.encoders.upstream import UpstreamEncoder
+
+        base_url, _, model = spec.partition("#")
+        return UpstreamEncoder(
+            base_url,
+            model=model or None,
+            api_key=api_key,
+            timeout_s=timeout_s,
+            concurrency=concurrency,
+        )
+    if scheme in _LAB_SPECS and rest:
+        raise ConfigurationError(
+            f"encoder spec {spec!r} comes with the lab tools, which this release does not have yet; "
+            "export the model to ONNX and use onnx:PATH"
+        )
+    raise ConfigurationError(
+        f"unknown encoder spec {spec!r}; expected one of {', '.join(KNOWN_SPECS)}"
+    )
+
+
+def builtin_calibration_path(spec: str) -> Path | None:
+    """Return where the calibration that ships with a built-in encoder lies.
+
+    Args:
+        spec: an encoder spec.
+
+    Returns:
+        Path of the `.npz` inside the package, or None when `spec` names no built-in encoder.
+    """
+    if spec not in {"builtin:text", "builtin:image"}:
+        return None
+    return Path(__file__).parent / "weights" / f"{spec.removeprefix('builtin:')}-calibration.npz"
+
+
+def _builtin(kind: str, threads: int) -> Encoder:
+    """Load a built-in encoder; each import costs start-up time, so only the one asked for."""
+    if kind == "text":
+        from tollkeeper.encoders.builtin_text import TextEncoder
+
+        return TextEncoder(intra_op_num_threads=threads)
+    from tollkeeper.encoders.builtin_image import ImageEncoder
+
+    return ImageEncoder(intra_op_num_threads=threads)
+
+
+def _from_python(spec: str, target: str) -> Encoder:
+    """Resolve `module:attribute` to an encoder."""
+    module_name, _, attribute = target.partition(":")
+    if not (module_name and attribute):
+        raise ConfigurationError(
+            f"encoder spec {spec!r}: expected module:attribute after the scheme"
+        )
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+        encoder = None if spec.startswith("torch:") else _as_encoder(found)
+        encoder = encoder or _as_encoder(found())
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        # A user's module may fail in any way; one line instead of a traceback.
+        raise ConfigurationError(
+            f"encoder spec {spec!r} failed: {type(error).__name__}: {error}; "
+            "is the module's folder on PYTHONPATH?"
+        ) from error
+    if encoder is None:
+        raise ConfigurationError(
+            f"encoder spec {spec!r}: expected an encoder (name, dim, accepts, embed), "
+            "a callable with an integer `dim`, or a factory of either"
+        )
+    return encoder
+
+
+def _as_encoder(found: Any) -> Encoder | None:
+    """Return an encoder for an encoder or a callable with `dim`; None for anything else."""
+    if isinstance(found, type):
+        return None
+    if isinstance(found, Encoder):
+        return found
+    dim = getattr(found, "dim", None)
+    if not callable(found) or not isinstance(dim, int):
+        return None
+    name = getattr(found, "__name__", "callable")
+    accepts = getattr(found, "accepts", frozenset({"text"}))
+    return CallableEncoder(found, dim=dim, name=name, accepts=accepts)

@@ -1,0 +1,341 @@
+"""An OpenAI-compatible embeddings server as an encoder."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+import httpx2
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from tollkeeper.encoders.base import Modality
+from tollkeeper.encoders.inputs import estimate_tokens, require
+from tollkeeper.encoders.upstream_wire import (
+    Answer,
+    Complaint,
+    parse_answer,
+    parse_complaint,
+    spread,
+)
+from tollkeeper.errors import (
+    ConfigurationError,
+    EncoderError,
+    InputError,
+    ModelNotFoundError,
+    RequestError,
+    TooLargeError,
+)
+from tollkeeper.types import Batch, Embeddings
+
+_RETRIED = frozenset({408, 424, 429})  # and every 5xx; 424 is a TEI backend failure
+_FIRST_WAIT_S = 0.5  # doubled with each retry, as the OpenAI client does
+_MAX_WAIT_S = 8.0  # an upstream that asks for more is not asked again for this call
+_MAX_BYTES_PER_INPUT = 2**20  # floats as JSON text at 40,000 dimensions
+_MAX_COMPLAINT_BYTES = 2**16
+
+
+class UpstreamEncoder:
+    """Embeds through `POST {base_url}/embeddings` of another server.
+
+    Batches are split to `max_batch` and answered in order. Base64 is asked for;
+    an upstream that refuses it before its first answer is asked for floats from
+    then on. One failed part fails the call. The upstream's headers never leave
+    this class, and of its words only a cleaned complaint about the input does.
+
+    Attributes:
+        name: the model name clients ask for: `model`, else what the upstream calls it.
+        dim: embedding width d.
+        accepts: `{"text", "tokens", "image"}`; what the upstream itself does not
+            take it refuses per request.
+        concurrency: how many calls may run at once.
+    """
+
+    accepts: frozenset[Modality] = frozenset({"text", "tokens", "image"})
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        model: str | None = None,
+        api_key: str | None = None,
+        dim: int | None = None,
+        timeout_s: float = 60.0,
+        max_batch: int = 32,
+        concurrency: int = 16,
+        retries: int = 2,
+        client: httpx2.Client | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Connect to an upstream; without `dim` by embedding one letter.
+
+        Args:
+            base_url: address up to and with `/v1`.
+            model: model name to send; None sends none.
+            api_key: the operator's credential at the upstream.
+            dim: embedding width; None asks the upstream once.
+            timeout_s: seconds that one request may take, body included.
+            max_batch: inputs per request; 32 is what text-embeddings-inference takes.
+            concurrency: calls that may run at once, each from its own thread.
+            retries: further tries after 408, 424, 429, 5xx, a timeout or a lost connection.
+            client: HTTP client to use instead of an own one; its owner closes it.
+            clock: seconds, for the deadline of a slow body.
+            sleep: waits between tries.
+
+        Raises:
+            ConfigurationError: an unusable address or credential, or the upstream
+                refused the first request.
+            EncoderError: the upstream cannot be reached or answered garbage.
+        """
+        self._url = _endpoint(base_url)
+        if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+            raise ConfigurationError("expected an upstream API key of printable ASCII characters")
+        self._model = model
+        self._api_key = api_key
+        self._max_batch = max_batch
+        self._retries = retries
+        self._timeout_s = timeout_s
+        self._clock = clock
+        self._sleep = sleep
+        self._encoding = "base64"
+        self._has_answered = False
+        self._owns_client = client is None
+        self._client = client or httpx2.Client()
+        self.concurrency = concurrency
+        self.name = model or "upstream"
+        self.dim = dim or 0
+        if dim is None:
+            self._probe()
+
+    def embed(self, inputs: Batch) -> Embeddings:
+        """Embed n inputs.
+
+        Args:
+            inputs: n strings (data URIs too), token lists or (h, w, 3) uint8 images.
+                Strings and token lists are sent as they are, arrays as PNG data URIs.
+
+        Returns:
+            (n, d) float32, finite, in input order.
+
+        Raises:
+            InputError: the upstream refused an input.
+            TooLargeError: one input alone is too large for the upstream.
+            ModelNotFoundError: the upstream does not serve the model (any more).
+            EncoderError: the upstream failed, answered garbage or refused the credential.
+        """
+        return self.embed_measured(inputs)[0]
+
+    def embed_measured(self, inputs: Batch) -> tuple[Embeddings, NDArray[np.int64]]:
+        """Embed n inputs and report usage.
+
+        Args:
+            inputs: as for `embed`.
+
+        Returns:
+            (n, d) float32 and (n,) int64 tokens: `estimate_tokens`, scaled so that each
+            batch sums to what the upstream reported for it, if it reported anything.
+
+        Raises:
+            RequestError: as for `embed`.
+            EncoderError: as for `embed`.
+        """
+        if len(inputs) == 0:
+            return np.empty((0, self.dim), dtype=np.float32), np.empty(0, dtype=np.int64)
+        require(inputs, self.accepts, name=self.name)
+        items = [_jsonable(item) for item in inputs]
+        rows: list[Embeddings] = []
+        tokens: list[NDArray[np.int64]] = []
+        for start in range(0, len(items), self._max_batch):
+            for answer, part in self._ask(items[start : start + self._max_batch]):
+                estimate = estimate_tokens(part)
+                rows.append(answer.embeddings)
+                tokens.append(
+                    estimate if answer.tokens is None else spread(answer.tokens, estimate)
+                )
+        return np.concatenate(rows), np.concatenate(tokens)
+
+    def close(self) -> None:
+        """Close the connections, unless the client was handed in."""
+        if self._owns_client:
+            self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _probe(self) -> None:
+        """Learn width, format and name from one small request."""
+        try:
+            ((answer, _),) = self._ask(["a"])
+        except RequestError as error:
+            self.close()
+            raise ConfigurationError(
+                f"the upstream refused a first request: {error}; check the address (with /v1) "
+                "and the model (#model)"
+            ) from error
+        except EncoderError:
+            self.close()
+            raise
+        self.dim = answer.embeddings.shape[1]
+        self.name = self._model or answer.model or self.name
+
+    def _ask(self, items: list[Any]) -> list[tuple[Answer, list[Any]]]:
+        """Ask for one batch, in halves if the upstream finds it too large.
+
+        Returns:
+            Answers in order, each with the items it is for.
+        """
+        status, body = self._send(items)
+        if status in {400, 422} and not self._has_answered and self._encoding == "base64":
+            # Perhaps it was the format and not the input: one try tells.
+            second = self._send(items, encoding="float")
+            if second[0] == 200:
+                self._encoding = "float"
+                status, body = second
+        if status != 200:
+            complaint = parse_complaint(body, secret=self._api_key)
+            if len(items) > 1 and _is_too_much(status, complaint):
+                half = len(items) // 2
+                return self._ask(items[:half]) + self._ask(items[half:])
+            _refuse(status, complaint)
+        answer = parse_answer(body, n=len(items), dim=self.dim or None)
+        self._has_answered = True
+        return [(answer, items)]
+
+    def _send(self, items: list[Any], *, encoding: str | None = None) -> tuple[int, bytes]:
+        """Post one batch, with retries; return status and body of any answer worth reading."""
+        body = {"input": items, "encoding_format": encoding or self._encoding}
+        if self._model is not None:
+            body["model"] = self._model
+        payload = msgspec.json.encode(body)
+        limit = _MAX_COMPLAINT_BYTES + _MAX_BYTES_PER_INPUT * len(items)
+        trouble = ""
+        for attempt in range(self._retries + 1):
+            wait_s: float | None = _FIRST_WAIT_S * 2**attempt
+            try:
+                status, headers, content = self._post(payload, limit)
+            except httpx2.RequestError as error:
+                # The text of the error may hold the address; its type tells enough.
+                trouble = f"failed with {type(error).__name__}"
+            else:
+                if status not in _RETRIED and status < 500:
+                    return status, content
+                trouble = f"answered {status}"
+                wait_s = _wait(headers, default=_FIRST_WAIT_S * 2**attempt)
+            if wait_s is None or wait_s > _MAX_WAIT_S or attempt == self._retries:
+                break
+            self._sleep(wait_s)
+        raise EncoderError(f"the upstream {trouble}; try again later")
+
+    def _post(self, payload: bytes, limit: int) -> tuple[int, httpx2.Headers, bytes]:
+        """Make one request, bounded in time and in size."""
+        headers = {"content-type": "application/json", "accept-encoding": "identity"}
+        if self._api_key is not None:
+            headers["authorization"] = f"Bearer {self._api_key}"
+        deadline = self._clock() + self._timeout_s
+        content = bytearray()
+        # No redirects: they would carry inputs and the credential to another host.
+        with self._client.stream(
+            "POST",
+            self._url,
+            content=payload,
+            headers=headers,
+            timeout=self._timeout_s,
+            follow_redirects=False,
+        ) as response:
+            for chunk in response.iter_bytes():
+                content += chunk
+                if len(content) > limit:
+                    raise EncoderError(f"the upstream's answer is larger than {limit} bytes")
+                if self._clock() > deadline:
+                    raise httpx2.ReadTimeout("the body took too long")
+            return response.status_code, response.headers, bytes(content)
+
+
+def _endpoint(base_url: str) -> str:
+    """Return the address to post to, or say what is wrong with the base."""
+    try:
+        url = httpx2.URL(base_url)
+    except httpx2.InvalidURL as error:
+        raise ConfigurationError(f"the upstream's address is not a URL: {error}") from error
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise ConfigurationError("expected an upstream address like https://host/v1")
+    if url.userinfo or url.query or url.fragment:
+        raise ConfigurationError(
+            "expected an upstream address without user, query and fragment; "
+            "give the credential as the API key"
+        )
+    return base_url.rstrip("/") + "/embeddings"
+
+
+def _jsonable(item: Any) -> Any:
+    """Return an input as it travels: strings as they are, ids as ints, arrays as PNG data URIs."""
+    if isinstance(item, str):
+        return item
+    if isinstance(item, np.ndarray) and item.ndim == 3:
+        return _data_uri(item)
+    return [int(token) for token in item]
+
+
+def _data_uri(image: NDArray[np.uint8]) -> str:
+    """Return an (h, w, 3) uint8 image as a PNG data URI; lossless."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    # Fast compression: the bytes cross one hop and are thrown away.
+    Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _is_too_much(status: int, complaint: Complaint) -> bool:
+    """Tell whether a smaller batch may pass."""
+    return status == 413 or (status in {400, 422} and complaint.is_about_batch)
+
+
+def _refuse(status: int, complaint: Complaint) -> NoReturn:
+    """Raise the error that an answer other than 200 stands for."""
+    words = complaint.message or "it gave no reason"
+    if status in {400, 422}:
+        raise InputError(
+            f"the model refused the input: {words}", param="input", code=complaint.code
+        )
+    if status == 413:
+        raise TooLargeError(f"the input is too large for the model: {words}", param="input")
+    if status == 404 and not complaint.is_missing_route:
+        raise ModelNotFoundError(
+            f"the model is not available: {words}", param="model", code="model_not_found"
+        )
+    if status in {401, 403}:
+        # The client did nothing wrong, and the upstream's words may quote the credential.
+        raise EncoderError("the upstream refused the gateway's credential")
+    raise EncoderError(f"the upstream answered {status}")
+
+
+def _wait(headers: httpx2.Headers, *, default: float) -> float | None:
+    """Return seconds to wait before the next try; None when the upstream wants none.
+
+    Dates in `Retry-After` are not read (no wall clock here): the default stands in.
+    """
+    if headers.get("x-should-retry") == "false":
+        return None
+    for name, unit_s in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        try:
+            asked = float(headers.get(name, "")) * unit_s
+        except ValueError:
+            continue
+        if asked >= 0:
+            return asked
+    return default

@@ -1,0 +1,274 @@
+"""The data plane: a raw ASGI callable that answers the OpenAI embeddings API.
+
+`POST /v1/embeddings`, `GET /v1/models`, `GET /v1/models/{id}`, `GET /livez` and
+`GET /readyz`; nothing else answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from urllib.parse import unquote
+
+from tollkeeper.errors import AuthenticationError, ModelNotFoundError, RequestError
+from tollkeeper.gateway import wire
+from tollkeeper.gateway.asks import Ask
+from tollkeeper.gateway.auth import KeyRing
+from tollkeeper.gateway.engine import Engine
+from tollkeeper.gateway.images import decode_images
+from tollkeeper.gateway.metrics import Metrics
+from tollkeeper.gateway.policy import ConcurrencyLimit, check_standing
+from tollkeeper.types import Account
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+SMALL_BYTES = 256 * 1024  # above this, work on a body leaves the event loop
+
+_JSON = (b"content-type", b"application/json")
+_NO_KEY = (
+    "You didn't provide an API key. Send it in an Authorization header using Bearer auth: "
+    "`Authorization: Bearer <key>`."
+)
+_log = logging.getLogger("tollkeeper.app")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole HTTP response."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One HTTP request as its handler gets it."""
+
+    method: str
+    path: str
+    headers: Mapping[bytes, bytes]
+    receive: Receive
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The model names that are served.
+
+    Attributes:
+        name: the encoder's own name.
+        aliases: further names that clients may ask for.
+        created: seconds since the epoch, shown by `GET /v1/models`.
+    """
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    created: int = 0
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every name, the encoder's own first."""
+        return (self.name, *self.aliases)
+
+
+class DataPlane:
+    """The ASGI application that clients reach."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        keyring: KeyRing,
+        *,
+        models: Models,
+        limits: wire.Limits,
+        concurrency: ConcurrencyLimit,
+        metrics: Metrics,
+        ready: Callable[[], object],
+        body_timeout_s: float,
+    ) -> None:
+        """Hold the parts; `ready` raises a TollkeeperError while the server cannot answer."""
+        self._engine = engine
+        self._keyring = keyring
+        self._models = models
+        self._limits = limits
+        self._concurrency = concurrency
+        self._metrics = metrics
+        self._ready = ready
+        self._body_timeout_s = body_timeout_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request; other scope types are not served."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        started = time.perf_counter()
+        route, handler = self._route(scope["path"])
+        request_id = "req_" + secrets.token_hex(16)
+        call = Call(scope["method"], scope["path"], dict(scope["headers"]), receive, request_id)
+        with self._metrics.running.track_inprogress():
+            try:
+                reply = await handler(call)
+            except Exception as error:  # noqa: BLE001 - every failure becomes a reply
+                if not isinstance(error, (RequestError, AuthenticationError)):
+                    _report(error, request_id)
+                reply = _error_reply(error)
+            await _send(send, reply, request_id, head_only=scope["method"] == "HEAD")
+        self._metrics.requests.labels(route, str(reply.status)).inc()
+        self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
+
+    def _route(self, path: str) -> tuple[str, Callable[[Call], Awaitable[Reply]]]:
+        """Return a bounded label and the handler of a path."""
+        if path == "/v1/embeddings":
+            return path, self._embeddings
+        if path == "/v1/models" or path.startswith("/v1/models/"):
+            return "/v1/models", self._list_models
+        if path in {"/livez", "/readyz"}:
+            return path, self._health
+        return "other", _not_found
+
+    async def _embeddings(self, call: Call) -> Reply:
+        if call.method != "POST":
+            return _not_allowed(call, "POST")
+        account = self._account(call)
+        check_standing(account)
+        with self._concurrency.slot(account.tenant):
+            body = await self._read(call)
+            parse = partial(wire.parse_embeddings, body, limits=self._limits)
+            request = parse() if len(body) <= SMALL_BYTES else await asyncio.to_thread(parse)
+            if request.model not in self._models.all:
+                raise ModelNotFoundError(
+                    f"The model '{request.model}' does not exist or you do not have access to it.",
+                    param="model",
+                )
+            ask = Ask(
+                account,
+                await self._decoded(request),
+                request.modality,
+                request.dimensions,
+                call.request_id,
+            )
+            answer = await self._engine.answer(ask)
+        encode = partial(
+            wire.encode_embeddings,
+            answer.embeddings,
+            model=request.model,
+            tokens=answer.tokens,
+            encoding_format=request.encoding_format,
+        )
+        small = answer.embeddings.nbytes <= SMALL_BYTES
+        return Reply(200, encode() if small else await asyncio.to_thread(encode))
+
+    async def _decoded(self, request: wire.EmbeddingsRequest) -> tuple[Any, ...]:
+        """Decode images off the event loop, unless the encoder's upstream takes data URIs."""
+        if request.modality != "image" or self._engine.takes_data_uris:
+            return request.inputs
+        return await asyncio.to_thread(decode_images, request.inputs, limits=self._limits)
+
+    async def _list_models(self, call: Call) -> Reply:
+        if call.method not in {"GET", "HEAD"}:
+            return _not_allowed(call, "GET")
+        check_standing(self._account(call))
+        path = call.path
+        if path in {"/v1/models", "/v1/models/"}:
+            return Reply(200, wire.models_body(self._models.all, self._models.created))
+        name = unquote(path.removeprefix("/v1/models/"))
+        if name not in self._models.all:
+            raise ModelNotFoundError(f"The model '{name}' does not exist.", param="model")
+        return Reply(200, wire.model_body(name, self._models.created))
+
+    async def _health(self, call: Call) -> Reply:
+        if call.method not in {"GET", "HEAD"}:
+            return _not_allowed(call, "GET")
+        if call.path == "/readyz":
+            await asyncio.to_thread(self._ready)
+        return Reply(200, b'{"status":"ok"}')
+
+    def _account(self, call: Call) -> Account:
+        raw = call.headers.get(b"authorization")
+        account = self._keyring.authenticate(None if raw is None else raw.decode("latin-1"))
+        if account is None:
+            raise AuthenticationError(_NO_KEY)
+        return account
+
+    async def _read(self, call: Call) -> bytes:
+        """Read the whole body, refusing as soon as it is known to be too large.
+
+        Raises:
+            TooLargeError: over the limit.
+            RequestError: the client stopped sending.
+        """
+        limit = self._limits.max_body_bytes
+        length = call.headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length) > limit:
+            raise wire.too_large(self._limits)
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                while True:
+                    message = await call.receive()
+                    if message["type"] == "http.disconnect":
+                        raise RequestError("the client disconnected while sending")
+                    chunk = message.get("body", b"")
+                    size += len(chunk)
+                    if size > limit:
+                        raise wire.too_large(self._limits)
+                    chunks.append(chunk)
+                    if not message.get("more_body", False):
+                        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        except TimeoutError as error:
+            raise RequestError("the body did not arrive in time; send it again") from error
+
+
+async def _not_found(call: Call) -> Reply:
+    return _from_wire(wire.not_found(call.method, call.path))
+
+
+def _not_allowed(call: Call, allowed: str) -> Reply:
+    return _from_wire(wire.method_not_allowed(call.method, call.path, allowed))
+
+
+def _error_reply(error: Exception) -> Reply:
+    return _from_wire(wire.error_response(error))
+
+
+def _from_wire(reply: wire.ErrorReply) -> Reply:
+    return Reply(reply.status, reply.body, reply.headers)
+
+
+def _report(error: Exception, request_id: str) -> None:
+    """Tell the operator, never the client, what went wrong; inputs and keys stay out of it."""
+    _log.warning("request.refused id=%s error=%s: %s", request_id, type(error).__name__, error)
+
+
+async def _send(send: Send, reply: Reply, request_id: str, *, head_only: bool) -> None:
+    headers = [
+        _JSON,
+        (b"content-length", str(len(reply.body)).encode()),
+        (b"x-request-id", request_id.encode()),
+        (b"openai-version", b"2020-10-01"),
+        *reply.headers,
+    ]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if head_only else reply.body})
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await send({"type": "lifespan.shutdown.complete"})
+            return

@@ -1,0 +1,63 @@
+"""One request inside the gateway: the ask, its answer, and the charge between them."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from tollkeeper.errors import TollkeeperError
+from tollkeeper.types import Account, Embeddings, Entry
+
+
+@dataclass(slots=True)
+class Ask:
+    """One request on its way through the service.
+
+    Attributes:
+        account: who asks.
+        inputs: n inputs of one modality.
+        modality: `"text"`, `"tokens"` or `"image"`.
+        dimensions: width the client wants, or None for the full width.
+        request_id: what the client sees in `x-request-id`.
+        embeddings: (n, d) clean, once embedded.
+        tokens: usage, once embedded.
+        attempts: how often a commit of it was refused with a conflict.
+    """
+
+    account: Account
+    inputs: tuple[Any, ...]
+    modality: str
+    dimensions: int | None = None
+    request_id: str = ""
+    embeddings: Embeddings | None = None
+    tokens: int = 0
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What may be sent once the commit is durable.
+
+    Attributes:
+        embeddings: (n, d') float32.
+        tokens: usage.
+    """
+
+    embeddings: Embeddings
+    tokens: int
+
+
+@dataclass(slots=True)
+class Charge:
+    """One pool's commit and the answers that wait for it.
+
+    Attributes:
+        asks: the requests in it, in order.
+        answers: for each, its answer, or the error to give instead.
+        future: done when the commit is durable; None if nothing had to be stored.
+    """
+
+    asks: list[Ask]
+    answers: list[Answer | TollkeeperError]
+    future: Future[Entry] | None = None

@@ -1,0 +1,74 @@
+"""Prometheus metrics of one server: bounded labels, no keys, tenants or inputs in them."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_FRACTIONS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+
+
+class Metrics:
+    """The server's instruments, on a registry of their own."""
+
+    def __init__(self) -> None:
+        """Create every instrument at zero."""
+        registry = CollectorRegistry()
+        self.registry = registry
+        self.requests = Counter(
+            "tollkeeper_requests_total",
+            "Answered requests.",
+            ["route", "status"],
+            registry=registry,
+        )
+        self.seconds = Histogram(
+            "tollkeeper_request_seconds",
+            "Time from the first byte read to the reply, queueing included.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.encoder_seconds = Histogram(
+            "tollkeeper_encoder_seconds",
+            "Time in the encoder.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.guard_seconds = Histogram(
+            "tollkeeper_guard_seconds", "Time in the guard.", buckets=_SECONDS, registry=registry
+        )
+        self.inputs = Counter(
+            "tollkeeper_inputs_total", "Inputs answered.", ["modality"], registry=registry
+        )
+        self.charged = Counter(
+            "tollkeeper_charged_inputs_total", "Inputs that opened new space.", registry=registry
+        )
+        self.noised = Counter(
+            "tollkeeper_noised_inputs_total",
+            "Inputs whose answer carries noise (in shadow mode: would carry).",
+            registry=registry,
+        )
+        self.coverage = Histogram(
+            "tollkeeper_request_coverage",
+            "Coverage of the asking pool after each request.",
+            buckets=_FRACTIONS,
+            registry=registry,
+        )
+        self.conflicts = Counter(
+            "tollkeeper_ledger_conflicts_total",
+            "Commits repeated after a conflict.",
+            registry=registry,
+        )
+        self.fallbacks = Counter(
+            "tollkeeper_fallbacks_total",
+            "Times a defense could not act and its failure policy decided.",
+            ["defense", "policy"],
+            registry=registry,
+        )
+        self.running = Gauge(
+            "tollkeeper_requests_running", "Requests in flight.", registry=registry
+        )
+
+    def render(self) -> bytes:
+        """Return the exposition text."""
+        return generate_latest(self.registry)

@@ -1,0 +1,285 @@
+"""Putting the gateway together and running it: both planes in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import uvicorn
+
+from tollkeeper import __version__
+from tollkeeper.encoders.base import Encoder
+from tollkeeper.encoders.load import load_encoder
+from tollkeeper.errors import ConfigurationError, TollkeeperError
+from tollkeeper.gateway import openapi, secrets, wire
+from tollkeeper.gateway.admin import create_admin_app
+from tollkeeper.gateway.app import DataPlane, Models
+from tollkeeper.gateway.auth import KeyRing
+from tollkeeper.gateway.calibrations import calibration_for
+from tollkeeper.gateway.engine import Engine
+from tollkeeper.gateway.metrics import Metrics
+from tollkeeper.gateway.operator import Operator, Store
+from tollkeeper.gateway.policy import ConcurrencyLimit
+from tollkeeper.gateway.pools import Deployment
+from tollkeeper.gateway.service import Service
+from tollkeeper.gateway.settings import Settings
+from tollkeeper.guard import keys, profiles
+from tollkeeper.guard.guard import Guard
+from tollkeeper.ledger.open import open_ledger
+
+STANDING_POLL_S = 0.4
+_log = logging.getLogger("tollkeeper.server")
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What the operator's verbs need: no encoder is loaded for them."""
+
+    store: Store
+    keyring: KeyRing
+    master: bytes
+
+
+def open_stores(settings: Settings, *, clock: Callable[[], float]) -> Stores:
+    """Open the ledger and the key ring of a data directory.
+
+    Raises:
+        ConfigurationError: a secret or the ledger's URL is wrong.
+        LedgerError: the ledger is damaged.
+    """
+    given = settings.master_key.get_secret_value() if settings.master_key else None
+    master = secrets.master_key(settings.data_dir, given)
+    store = cast("Store", open_ledger(settings.ledger_url))
+    pepper = keys.derive(master, "api-keys")
+    return Stores(store, KeyRing(store, pepper=pepper, clock=clock), master)
+
+
+def make_guard(settings: Settings, *, master: bytes, encoder: Encoder) -> Guard:
+    """Build the guard of a profile for an encoder.
+
+    Raises:
+        ConfigurationError: unknown profile, or no calibration where one is needed.
+    """
+    profile = profiles.get(settings.profile)
+    calibration = calibration_for(
+        settings.encoder,
+        encoder.dim,
+        given=settings.calibration,
+        required=profile.needs_calibration,
+    )
+    return Guard(profile, calibration, secret=keys.derive(master, "guard", encoder.name))
+
+
+def make_operator(settings: Settings, stores: Stores, *, clock: Callable[[], float]) -> Operator:
+    """Build the operator's verbs for a data directory; no encoder is loaded.
+
+    Raises:
+        ConfigurationError: the data directory is damaged.
+    """
+    deployment = Deployment.load(settings.data_dir)
+    return Operator(stores.store, stores.keyring, deployment, clock=clock)
+
+
+def make_encoder(settings: Settings) -> Encoder:
+    """Load the encoder that is to be guarded.
+
+    Raises:
+        ConfigurationError: the SPEC is unknown or the encoder cannot be loaded.
+    """
+    key = settings.upstream_api_key
+    return load_encoder(
+        settings.encoder,
+        threads=settings.encoder_threads,
+        api_key=key.get_secret_value() if key else None,
+        timeout_s=settings.upstream_timeout_s,
+    )
+
+
+class Gateway:
+    """A whole gateway: the two applications and what stands behind them."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        stores: Stores,
+        *,
+        encoder: Encoder,
+        clock: Callable[[], float],
+        rng: np.random.Generator,
+    ) -> None:
+        """Assemble; nothing runs before `start`."""
+        metrics = Metrics()
+        guard = make_guard(settings, master=stores.master, encoder=encoder)
+        self.service = Service(
+            encoder,
+            guard,
+            stores.store,
+            clock=clock,
+            rng=rng,
+            metrics=metrics,
+            shadow=settings.shadow,
+            on_ledger_failure=settings.on_ledger_failure,
+            key_version=settings.key_version,
+        )
+        self.engine = Engine(self.service)
+        self.keyring = stores.keyring
+        self.store = stores.store
+        models = Models(encoder.name, settings.model_aliases, int(clock()))
+        limits = wire.Limits(
+            max_body_bytes=settings.max_body_bytes,
+            max_inputs=settings.max_inputs,
+            max_image_pixels=settings.max_image_pixels,
+        )
+        self.data_plane = DataPlane(
+            self.engine,
+            stores.keyring,
+            models=models,
+            limits=limits,
+            concurrency=ConcurrencyLimit(
+                total=settings.max_concurrency, per_tenant=settings.max_tenant_concurrency
+            ),
+            metrics=metrics,
+            # Cheap, because anyone may ask; `check` reads the whole file.
+            ready=stores.store.standing_version,
+            body_timeout_s=settings.body_timeout_s,
+        )
+        deployment = Deployment(encoder.name, encoder.dim, settings.profile, guard.fingerprint)
+        deployment.save(settings.data_dir)
+        token = settings.admin_token.get_secret_value() if settings.admin_token else None
+        self.admin_plane = create_admin_app(
+            Operator(stores.store, stores.keyring, deployment, clock=clock),
+            metrics=metrics,
+            token=secrets.admin_token(settings.data_dir, token),
+            document=openapi.document(
+                limits=limits,
+                models=models.all,
+                version=__version__,
+                dim=encoder.dim,
+                accepts=encoder.accepts,
+            ),
+        )
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start the engine and the watch on keys and tenants."""
+        self.engine.start()
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def stop(self) -> None:
+        """Finish what was charged, then close the ledger."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watcher
+        await self.engine.stop()
+        await asyncio.to_thread(self.store.close)
+
+    async def _watch(self) -> None:
+        """Notice new and revoked keys and changed tenants, whoever changed them."""
+        while True:
+            try:
+                await asyncio.to_thread(self.keyring.refresh)
+            except TollkeeperError as error:
+                _log.warning("standing.unreadable error=%s", error)
+            await asyncio.sleep(STANDING_POLL_S)
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that leaves signals to `run`, which stops both planes together."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture nothing."""
+        yield
+
+
+async def run(
+    gateway: Gateway,
+    settings: Settings,
+    *,
+    announce: Callable[[int, int], None],
+    stop: asyncio.Event,
+) -> None:
+    """Serve both planes until `stop` is set, then finish what was charged.
+
+    Args:
+        gateway: assembled, not started.
+        settings: hosts and ports; port 0 picks a free one.
+        announce: called with the data and the admin port once both accept requests.
+        stop: ends serving; see `stop_on_signals`.
+
+    Raises:
+        ConfigurationError: a port cannot be bound.
+    """
+    sockets = _bind(settings)
+    servers = [_server(app, settings) for app in (gateway.data_plane, gateway.admin_plane)]
+    await gateway.start()
+    tasks = [
+        asyncio.create_task(server.serve([bound]))
+        for server, bound in zip(servers, sockets, strict=True)
+    ]
+    try:
+        while not all(server.started for server in servers):  # noqa: ASYNC110 - uvicorn has no event
+            await asyncio.sleep(0.01)
+        data_port, admin_port = (bound.getsockname()[1] for bound in sockets)
+        announce(data_port, admin_port)
+        await stop.wait()
+    finally:
+        for server in servers:
+            server.should_exit = True
+        await asyncio.gather(*tasks)
+        await gateway.stop()
+
+
+def stop_on_signals() -> asyncio.Event:
+    """Return an event that SIGINT and SIGTERM set; call inside the event loop."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+def _server(app: Callable[..., Any], settings: Settings) -> uvicorn.Server:
+    config = uvicorn.Config(
+        app,
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        log_config=None,
+        timeout_graceful_shutdown=math.ceil(settings.shutdown_timeout_s),
+    )
+    return _Server(config)
+
+
+def _bind(settings: Settings) -> list[socket.socket]:
+    """Take both ports before anything starts."""
+    bound: list[socket.socket] = []
+    for host, port in (
+        (settings.host, settings.port),
+        (settings.admin_host, settings.admin_port),
+    ):
+        try:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            bound.append(socket.create_server((host, port), family=family, backlog=2048))
+        except OSError as error:
+            for taken in bound:
+                taken.close()
+            raise ConfigurationError(
+                f"cannot listen on {host}:{port} ({error.strerror}); choose another with "
+                "--host, --port or --admin-port"
+            ) from error
+    return bound
+
+
+def wall_clock() -> float:
+    """Return seconds since the epoch."""
+    return time.time()

@@ -1,0 +1,393 @@
+"""The one place that holds an encoder, the guard and a ledger together. No HTTP here.
+
+A request goes through three steps: `embed`, `charge`, and the answer. `charge` admits
+the embeddings and submits the commit; an answer may leave only when the commit's
+future is done, so no embedding leaves before its coverage is durable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from tollkeeper.encoders.base import Encoder, MeasuresUsage, checked
+from tollkeeper.errors import (
+    ConflictError,
+    EncoderError,
+    InputError,
+    LedgerError,
+    RequestError,
+    TollkeeperError,
+)
+from tollkeeper.gateway.asks import Answer, Ask, Charge
+from tollkeeper.gateway.metrics import Metrics
+from tollkeeper.gateway.policy import check_budget
+from tollkeeper.gateway.pools import pool_key
+from tollkeeper.gateway.wire import canonical
+from tollkeeper.guard.guard import Guard
+from tollkeeper.ledger.base import GroupCommits, Ledger
+from tollkeeper.types import Embeddings, Entry, Record, Sketch, Verdict
+
+MAX_ATTEMPTS = 10
+CACHED_POOLS = 2048  # at 10 KB each, 20 MB
+
+
+class ServiceLedger(Ledger, GroupCommits, Protocol):
+    """What the service needs from a ledger."""
+
+
+@dataclass(slots=True)
+class _Head:
+    """The newest state of a pool, as submitted."""
+
+    version: int
+    sketch: Sketch
+    spent: float
+    unsaved: bool = False
+    records: list[Record] = field(default_factory=list)
+
+
+class _Identities(Sequence[bytes]):
+    """Keyed digests of inputs, computed only for inputs that get noise."""
+
+    def __init__(self, items: Sequence[Any], key: bytes) -> None:
+        self._items = items
+        self._key = key
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return hashlib.blake2b(
+            canonical(self._items[index]), key=self._key, digest_size=16
+        ).digest()
+
+
+class Service:
+    """Answers requests: embed, charge, reply."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        guard: Guard,
+        ledger: ServiceLedger,
+        *,
+        clock: Callable[[], float],
+        rng: np.random.Generator,
+        metrics: Metrics,
+        shadow: bool = False,
+        on_ledger_failure: Literal["closed", "open"] = "closed",
+        key_version: int = 1,
+    ) -> None:
+        """Hold the parts.
+
+        Args:
+            encoder: the clean encoder.
+            guard: decides what each answer looks like.
+            ledger: durable state.
+            clock: seconds since the epoch, for records.
+            rng: source of fresh noise, for profiles that use it.
+            metrics: instruments of this server.
+            shadow: decide and record, but answer with the clean embeddings.
+            on_ledger_failure: `"closed"` refuses when the ledger fails; `"open"` answers
+                from the state in memory and counts a fallback.
+            key_version: version of the tenants' transform keys.
+        """
+        self.encoder = encoder
+        self.guard = guard
+        self.ledger = ledger
+        self.metrics = metrics
+        self._clock = clock
+        self._rng = rng
+        self._shadow = shadow
+        self._open = on_ledger_failure == "open"
+        self._key_version = key_version
+        self._heads: OrderedDict[str, _Head] = OrderedDict()
+        self._in_flight: dict[str, Future[Entry]] = {}
+        self._lock = threading.Lock()
+        self._fingerprint = guard.fingerprint
+
+    # -- step 1 ------------------------------------------------------------------
+
+    def check(self, ask: Ask) -> None:
+        """Refuse what cannot be answered, before it costs anything.
+
+        Raises:
+            InputError: wrong modality or too many dimensions.
+            BudgetExhausted: the pool is known to have spent its budget; `charge` has the
+                last word.
+        """
+        head = self._heads.get(self._pool(ask))
+        if head is not None:
+            check_budget(head.spent, ask.account.budget)
+        if ask.modality not in self.encoder.accepts:
+            raise InputError(_wrong_modality(ask.modality, self.encoder), param="input")
+        if ask.dimensions is not None and ask.dimensions > self.encoder.dim:
+            raise InputError(
+                f"expected dimensions of at most {self.encoder.dim} for {self.encoder.name}, "
+                f"got {ask.dimensions}",
+                param="dimensions",
+            )
+
+    def embed(self, asks: Sequence[Ask]) -> list[TollkeeperError | None]:
+        """Fill in the clean embeddings of asks of one modality, in one encoder call.
+
+        Returns:
+            For each ask None, or the error to give instead of an answer. A bad input of
+            one ask does not touch the others.
+        """
+        try:
+            self._embed_together(asks)
+        except TollkeeperError as error:
+            if len(asks) == 1:
+                return [error]
+            return [outcome for ask in asks for outcome in self.embed([ask])]
+        return [None] * len(asks)
+
+    def _embed_together(self, asks: Sequence[Ask]) -> None:
+        inputs = asks[0].inputs if len(asks) == 1 else tuple(i for ask in asks for i in ask.inputs)
+        started = time.perf_counter()
+        try:
+            if isinstance(self.encoder, MeasuresUsage):
+                embeddings, tokens = self.encoder.embed_measured(inputs)
+            else:
+                embeddings = self.encoder.embed(inputs)
+                tokens = np.ones(len(inputs), np.int64)
+        except (RequestError, EncoderError):
+            raise
+        except Exception as error:
+            raise EncoderError(f"the encoder raised {type(error).__name__}: {error}") from error
+        finally:
+            self.metrics.encoder_seconds.observe(time.perf_counter() - started)
+        embeddings = checked(embeddings, n=len(inputs), dim=self.encoder.dim)
+        start = 0
+        for ask in asks:
+            stop = start + len(ask.inputs)
+            ask.embeddings = embeddings[start:stop]
+            ask.tokens = int(tokens[start:stop].sum())
+            start = stop
+
+    # -- step 2 ------------------------------------------------------------------
+
+    def charge(self, asks: Sequence[Ask]) -> list[Charge]:
+        """Admit embedded asks and submit one commit per pool; call from one thread at a time.
+
+        Waits for the pool's previous commit first: two commits of one pool are never in
+        flight together, so a refused commit cannot be followed by one built on it.
+        """
+        by_pool: dict[str, list[Ask]] = {}
+        for ask in asks:
+            by_pool.setdefault(self._pool(ask), []).append(ask)
+        with self._lock:
+            return [self._charge_pool(pool, group) for pool, group in by_pool.items()]
+
+    def _pool(self, ask: Ask) -> str:
+        return pool_key(ask.account.pool, self._fingerprint)
+
+    def _charge_pool(self, pool: str, asks: list[Ask]) -> Charge:
+        charge = Charge(asks=[], answers=[])
+        try:
+            head = self._head(pool) if self.guard.tracks else _Head(0, self.guard.empty(), 0.0)
+            for group in _alike(asks):
+                self._admit(head, group, charge)
+            if self.guard.tracks and head.records:
+                self._submit(pool, head, charge)
+        except TollkeeperError as error:
+            if isinstance(error, LedgerError):
+                self.metrics.fallbacks.labels("ledger", "closed").inc()
+            return Charge(asks=asks, answers=[error] * len(asks))
+        return charge
+
+    def _admit(self, head: _Head, asks: list[Ask], charge: Charge) -> None:
+        """Admit asks of one account and width in one guard call; updates `head` and `charge`."""
+        account = asks[0].account
+        charge.asks.extend(asks)
+        try:
+            check_budget(head.spent, account.budget)
+        except TollkeeperError as error:
+            charge.answers.extend([error] * len(asks))
+            return
+        items = [item for ask in asks for item in ask.inputs]
+        clean = _stack([ask.embeddings for ask in asks])
+        key = self.guard.tenant_key(account.tenant, version=self._key_version)
+        started = time.perf_counter()
+        verdict = self.guard.admit(
+            head.sketch,
+            clean,
+            key=key,
+            rng=self._rng,
+            identities=_Identities(items, key),
+            dimensions=asks[0].dimensions,
+        )
+        self.metrics.guard_seconds.observe(time.perf_counter() - started)
+        head.sketch = verdict.sketch
+        outgoing = self._clean(clean, asks[0].dimensions) if self._shadow else verdict.embeddings
+        start = 0
+        for ask in asks:
+            rows = slice(start, start + len(ask.inputs))
+            charge.answers.append(Answer(outgoing[rows], ask.tokens))
+            self._record(head, ask, verdict, rows)
+            start = rows.stop
+
+    def _clean(self, embeddings: Embeddings, dimensions: int | None) -> Embeddings:
+        return embeddings if dimensions is None else truncate(embeddings, dimensions)
+
+    def _record(self, head: _Head, ask: Ask, verdict: Verdict, rows: slice) -> None:
+        scales = verdict.noise_scale[rows]
+        charged = float(verdict.opened[rows].sum())
+        head.spent += charged
+        head.records.append(
+            Record(
+                at=self._clock(),
+                tenant=ask.account.tenant,
+                key_id=ask.account.key_id,
+                request_id=ask.request_id,
+                model=self.encoder.name,
+                inputs=len(ask.inputs),
+                tokens=ask.tokens,
+                charge=charged,
+                coverage=verdict.coverage,
+                noise_scale=float(scales.max(initial=0.0)),
+                profile=self.guard.version,
+                shadow=self._shadow,
+            )
+        )
+        self.metrics.inputs.labels(ask.modality).inc(len(ask.inputs))
+        self.metrics.charged.inc(charged)
+        self.metrics.noised.inc(int(np.count_nonzero(scales)))
+        self.metrics.coverage.observe(verdict.coverage)
+
+    def _submit(self, pool: str, head: _Head, charge: Charge) -> None:
+        records, head.records = head.records, []
+        try:
+            charge.future = self.ledger.submit(
+                pool, records, head.sketch.tobytes(), expected=head.version
+            )
+        except LedgerError:
+            if not self._open:
+                raise
+            self.metrics.fallbacks.labels("ledger", "open").inc()
+            head.unsaved = True
+        else:
+            self._in_flight[pool] = charge.future
+            head.version += 1
+        self._heads[pool] = head
+        self._heads.move_to_end(pool)
+        while len(self._heads) > CACHED_POOLS:
+            self._heads.popitem(last=False)
+
+    def _head(self, pool: str) -> _Head:
+        """Return the newest state of a pool, after its commit in flight has settled."""
+        pending = self._in_flight.pop(pool, None)
+        failed = pending is not None and _failure(pending) is not None
+        head = self._heads.get(pool)
+        if failed and head is not None:
+            head.unsaved = True
+        if head is not None and not head.unsaved:
+            return _Head(head.version, head.sketch, head.spent)
+        return self._read(pool, head if self._open else None)
+
+    def _read(self, pool: str, unsaved: _Head | None) -> _Head:
+        """Read a pool from the ledger, keeping what was answered but could not be stored."""
+        try:
+            entry = self.ledger.read(pool)
+        except LedgerError:
+            if not self._open:
+                raise
+            self.metrics.fallbacks.labels("ledger", "open").inc()
+            return unsaved or _Head(0, self.guard.empty(), 0.0)
+        sketch = self.guard.load(entry.sketch)
+        if unsaved is not None:
+            sketch = self.guard.merge(sketch, unsaved.sketch)
+        return _Head(entry.version, sketch, entry.spent)
+
+    # -- step 3 ------------------------------------------------------------------
+
+    def settle(self, charge: Charge) -> tuple[list[Answer | TollkeeperError], list[Ask]]:
+        """After the commit's future is done: the answers to give, and the asks to charge again.
+
+        Returns:
+            Answers in the order of `charge.asks`, and nothing to repeat; or, after a
+            conflict with another writer, no answers and the asks to pass to `charge`.
+        """
+        failure = None if charge.future is None else _failure(charge.future)
+        if failure is None:
+            return charge.answers, []
+        if isinstance(failure, ConflictError) and charge.asks[0].attempts < MAX_ATTEMPTS:
+            self.metrics.conflicts.inc()
+            for ask in charge.asks:
+                ask.attempts += 1
+            return [], charge.asks
+        policy = "open" if self._open else "closed"
+        self.metrics.fallbacks.labels("ledger", policy).inc()
+        if self._open:
+            return charge.answers, []
+        return [failure] * len(charge.asks), []
+
+    def answer(self, ask: Ask) -> Answer:
+        """Take one request through all steps and wait for durability.
+
+        Raises:
+            TollkeeperError: whatever stood in the way; nothing was charged unless the
+                ledger itself failed while storing.
+        """
+        self.check(ask)
+        (error,) = self.embed([ask])
+        if error is not None:
+            raise error
+        pending = [ask]
+        while True:
+            (charge,) = self.charge(pending)
+            answers, pending = self.settle(charge)
+            if not pending:
+                break
+        (outcome,) = answers
+        if isinstance(outcome, TollkeeperError):
+            raise outcome
+        return outcome
+
+
+def truncate(embeddings: Embeddings, dimensions: int) -> Embeddings:
+    """Keep the first `dimensions` coordinates and scale rows to unit norm: (n, dimensions)."""
+    kept = embeddings[:, :dimensions]
+    norms = np.linalg.norm(kept, axis=1, keepdims=True)
+    return np.ascontiguousarray(kept / np.where(norms > 0, norms, 1), dtype=np.float32)
+
+
+def _alike(asks: Sequence[Ask]) -> Iterable[list[Ask]]:
+    """Group asks that one guard call can answer: same tenant, same width."""
+    groups: dict[tuple[str, int | None], list[Ask]] = {}
+    for ask in asks:
+        groups.setdefault((ask.account.tenant, ask.dimensions), []).append(ask)
+    return groups.values()
+
+
+def _stack(parts: Sequence[Embeddings | None]) -> Embeddings:
+    filled = [part for part in parts if part is not None]
+    return filled[0] if len(filled) == 1 else np.concatenate(filled)
+
+
+def _failure(future: Future[Entry]) -> TollkeeperError | None:
+    """Wait for a commit; return its error, or None."""
+    error = future.exception()
+    if error is None or isinstance(error, TollkeeperError):
+        return error
+    return LedgerError(f"the ledger failed with {type(error).__name__}")
+
+
+def _wrong_modality(modality: str, encoder: Encoder) -> str:
+    takes = " or ".join(sorted(encoder.accepts))
+    if modality == "tokens":
+        return (
+            f"{encoder.name} takes {takes}, not token ids: send strings. "
+            "In langchain-openai set check_embedding_ctx_length=False."
+        )
+    return f"{encoder.name} takes {takes}, got {modality}"

@@ -1,0 +1,116 @@
+"""Settings of the gateway: one YAML file, `TOLLKEEPER_*` variables, flags; later wins.
+
+Read once at start and passed down. Nothing below this module reads the environment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from tollkeeper.errors import ConfigurationError
+
+
+class Settings(BaseSettings):
+    """Everything the server can be told; see `docs/settings.md` for each field."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TOLLKEEPER_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535)
+    admin_host: str = "127.0.0.1"
+    admin_port: int = Field(9090, ge=0, le=65535)
+    data_dir: Path = Path("tollkeeper-data")
+    ledger: str | None = Field(None, description="ledger URL; default: SQLite in data_dir")
+
+    encoder: str = "builtin:text"
+    encoder_threads: int = Field(1, ge=1, le=256)
+    model_aliases: tuple[str, ...] = ()
+    upstream_api_key: SecretStr | None = None
+    upstream_timeout_s: float = Field(60.0, gt=0)
+    upstream_concurrency: int = Field(16, ge=1, le=1024)
+
+    profile: str = "recommended"
+    calibration: Path | None = None
+    key_version: int = Field(1, ge=1)
+    shadow: bool = False
+    on_ledger_failure: Literal["closed", "open"] = "closed"
+
+    master_key: SecretStr | None = Field(None, description="64 hex digits; default: data_dir file")
+    admin_token: SecretStr | None = Field(None, description="default: data_dir file")
+
+    max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024)
+    max_inputs: int = Field(2048, ge=1)
+    max_image_pixels: int = Field(16_000_000, ge=1)
+    max_concurrency: int = Field(512, ge=1)
+    max_tenant_concurrency: int = Field(256, ge=1)
+    body_timeout_s: float = Field(30.0, gt=0)
+    shutdown_timeout_s: float = Field(30.0, gt=0)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Keep flags and the environment; the YAML file is merged in `load`."""
+        return (init_settings, env_settings)
+
+    @property
+    def ledger_url(self) -> str:
+        """The ledger's URL, with the default filled in."""
+        return self.ledger or f"sqlite:///{(self.data_dir / 'ledger.sqlite3').absolute()}"
+
+    def redacted(self) -> dict[str, Any]:
+        """Return the effective settings with secrets masked, ready for printing."""
+        return self.model_dump(mode="json")
+
+
+def load(config: Path | None = None, **flags: Any) -> Settings:
+    """Merge YAML file, environment and flags into settings.
+
+    Args:
+        config: YAML file with any of the fields of `Settings`, or None.
+        **flags: values from the command line; None means "not given".
+
+    Raises:
+        ConfigurationError: the file cannot be read, or a value is wrong; names all violations.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    from_file = _read_yaml(config) if config is not None else {}
+    try:
+        from_env = Settings().model_dump(exclude_unset=True)
+        return Settings(**{**from_file, **from_env, **given})
+    except ValidationError as error:
+        raise ConfigurationError(_summary(error)) from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"cannot read the config file {path}: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigurationError(
+            f"the config file {path} must hold `name: value` lines, got a {type(content).__name__}"
+        )
+    return content
+
+
+def _summary(error: ValidationError) -> str:
+    violations = (
+        f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: {item['msg']}"
+        for item in error.errors()
+    )
+    return "wrong settings: " + "; ".join(violations)

@@ -1,0 +1,253 @@
+"""The guard: state in, state out.
+
+`Guard.admit` is the whole defense of one request: it charges the pool's coverage,
+looks up the price, adds noise and applies the tenant's transform. It is a pure
+function of its arguments; whoever calls it keeps the sketch.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tollkeeper.errors import GuardError
+from tollkeeper.guard.calibration import Calibration
+from tollkeeper.guard.coverage import Coverage, hyperplanes
+from tollkeeper.guard.keys import derive
+from tollkeeper.guard.profiles import Profile
+from tollkeeper.guard.transform import Transform
+from tollkeeper.types import Embeddings, Sketch, Verdict
+
+_MEMO_BYTES = 64 << 20
+_MEMO_ENTRIES = 4096
+
+
+class Guard:
+    """One guarded model's defense; safe to use from several threads.
+
+    Attributes:
+        profile: the constants.
+        calibration: the encoder's statistics; its width is the only one admitted.
+        version: profile and version, for example `recommended/1`.
+        sketch_bytes: size of a sketch.
+    """
+
+    def __init__(self, profile: Profile, calibration: Calibration, *, secret: bytes) -> None:
+        """Derive the hyperplanes and their thresholds.
+
+        Args:
+            profile: the constants.
+            calibration: of the encoder that is guarded.
+            secret: at least 16 bytes, of one deployment and one model.
+
+        Raises:
+            GuardError: the secret is too short.
+        """
+        self.profile = profile
+        self.calibration = calibration
+        self.version = f"{profile.name}/{profile.version}"
+        self._secret = secret
+        self._coverage = _coverage(
+            profile, calibration, derive(secret, "hyperplanes", self.version)
+        )
+        self.sketch_bytes = self._coverage.sketch_bytes
+        # A cache of a pure function: derived secrets are never stored elsewhere.
+        size = self._derive_transform(bytes(32), calibration.dim).nbytes
+        entries = min(_MEMO_ENTRIES, max(1, _MEMO_BYTES // max(1, size)))
+        self._transform = functools.lru_cache(maxsize=entries)(self._derive_transform)
+
+    @property
+    def tracks(self) -> bool:
+        """Whether coverage is measured at all; if not, there is nothing to store."""
+        return self.profile.tables > 0
+
+    @property
+    def fingerprint(self) -> str:
+        """Return 16 hex digits that differ whenever sketches cannot be compared.
+
+        They depend on the secret (hence the model), the profile's version and the
+        calibration; a sketch is meaningful only to a guard with the same fingerprint.
+        """
+        calibration = hashlib.sha256(self.calibration.to_bytes()).hexdigest()
+        return derive(self._secret, "fingerprint", self.version, calibration, length=8).hex()
+
+    def out_dim(self, dimensions: int | None = None) -> int:
+        """Return the width d' of answers, which some transforms change.
+
+        Raises:
+            GuardError: `dimensions` does not fit this guard.
+        """
+        return self._transform(bytes(32), self._checked_width(dimensions)).out_dim
+
+    def empty(self) -> Sketch:
+        """Return the sketch of a pool that never asked."""
+        return self._coverage.empty()
+
+    def load(self, data: bytes) -> Sketch:
+        """Read `sketch.tobytes()`; no bytes at all mean an empty sketch.
+
+        Raises:
+            GuardError: the bytes are not a sketch of this guard.
+        """
+        return self._coverage.from_bytes(data)
+
+    def merge(self, one: Sketch, other: Sketch) -> Sketch:
+        """Return the sketch of a pool that asked what both asked.
+
+        Raises:
+            GuardError: an argument is not a sketch of this guard.
+        """
+        return self._coverage.merge(one, other)
+
+    def fraction(self, sketch: Sketch) -> float:
+        """Return the coverage of a sketch in [0, 1].
+
+        Raises:
+            GuardError: the argument is not a sketch of this guard.
+        """
+        return self._coverage.fraction(sketch)
+
+    def tenant_key(self, tenant: str, *, version: int = 1) -> bytes:
+        """Return the 32-byte key of a tenant; a new version is a new space and new noise."""
+        return derive(self._secret, "tenant", tenant, version)
+
+    def admit(
+        self,
+        sketch: Sketch,
+        embeddings: Embeddings,
+        *,
+        key: bytes,
+        rng: np.random.Generator,
+        identities: Sequence[bytes] | None = None,
+        dimensions: int | None = None,
+    ) -> Verdict:
+        """Decide what may leave for n inputs, asked one after the other.
+
+        Each input is charged before it is priced, so its noise is that of the coverage
+        it leads to, and a request of n inputs equals n requests.
+
+        Args:
+            sketch: the pool's sketch before; not changed.
+            embeddings: (n, d) clean embeddings; not changed.
+            key: the tenant's key.
+            rng: source of fresh noise; unused by profiles with keyed noise.
+            identities: n byte strings; inputs with the same one are the same question.
+                None identifies an input by its embedding's bytes.
+            dimensions: keep so many leading coordinates and scale to unit norm, before
+                the transform. None, or d itself, keeps the embedding whole.
+
+        Returns:
+            The verdict. With the same key, identity and price level an embedding yields
+            the same bytes (unless the profile's noise is fresh).
+
+        Raises:
+            GuardError: an argument does not fit this guard; nothing was decided.
+        """
+        clean = self._checked(embeddings)
+        width = self._checked_width(dimensions)
+        if identities is not None and len(identities) != len(clean):
+            raise GuardError(f"expected {len(clean)} identities, got {len(identities)}")
+        visit = self._coverage.visit(sketch, clean)
+        scales = self.profile.price(visit.fractions)
+        answer = clean
+        if scales.any():
+            answer = self._noisy(clean, scales, key=key, identities=identities, rng=rng)
+        if width < self.calibration.dim:
+            answer = _with_norms(answer[:, :width], 1.0)
+        opened = visit.opened > 0
+        return Verdict(
+            embeddings=self._transform(key, width)(answer),
+            sketch=visit.sketch,
+            coverage=float(visit.fractions[-1]) if len(clean) else self.fraction(sketch),
+            noise_scale=(scales * self._unit).astype(np.float32),
+            opened=opened,
+            charge=float(np.count_nonzero(opened)),
+        )
+
+    @property
+    def _unit(self) -> float:
+        """What a relative noise scale of 1 is in the units of the embeddings."""
+        return self.calibration.feature_std if self.profile.in_feature_std else 1.0
+
+    def _noisy(
+        self,
+        clean: Embeddings,
+        scales: NDArray[np.float64],
+        *,
+        key: bytes,
+        identities: Sequence[bytes] | None,
+        rng: np.random.Generator,
+    ) -> Embeddings:
+        """Return (n, d) embeddings with noise of `scales` times the unit; 0 leaves a row as it is."""
+        if identities is None:
+            identities = [hashlib.sha256(row.tobytes()).digest() for row in clean]
+        noise_key = derive(key, "noise", self.version)
+        noise = self.profile.noise(
+            scales, clean.shape[1], key=noise_key, identities=identities, rng=rng
+        )
+        noise *= (scales * self._unit).astype(np.float32)[:, None]
+        noise += clean
+        if self.profile.keeps_norm:
+            touched = scales > 0
+            noise[touched] = _with_norms(noise[touched], _norms(clean[touched]))
+        return noise
+
+    def _derive_transform(self, key: bytes, width: int) -> Transform:
+        """Return the transform of one tenant at one width."""
+        return self.profile.transform.for_tenant(
+            derive(key, "transform", self.version, width), width
+        )
+
+    def _checked(self, embeddings: Embeddings) -> Embeddings:
+        """Return (n, d) float32, C-contiguous and finite, or raise GuardError."""
+        try:
+            array = np.ascontiguousarray(embeddings, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise GuardError("expected embeddings that are numbers") from error
+        if array.ndim != 2 or array.shape[1] != self.calibration.dim:
+            raise GuardError(
+                f"expected embeddings of shape (n, {self.calibration.dim}), got {array.shape}; "
+                "was the model changed after it was calibrated?"
+            )
+        # One pass: the sum of squares is finite only if every number is, and not absurdly large.
+        if not math.isfinite(np.vdot(array, array)):
+            raise GuardError("expected finite embeddings, got NaN, infinity or too large numbers")
+        return array
+
+    def _checked_width(self, dimensions: int | None) -> int:
+        """Return the width of the answer before the transform, or raise GuardError."""
+        dim = self.calibration.dim
+        if dimensions is None:
+            return dim
+        if isinstance(dimensions, bool) or not isinstance(dimensions, int | np.integer):
+            raise GuardError(f"expected dimensions to be a whole number, got {dimensions!r}")
+        if not 1 <= dimensions <= dim:
+            raise GuardError(f"expected dimensions from 1 to {dim}, got {dimensions}")
+        return int(dimensions)
+
+
+def _coverage(profile: Profile, calibration: Calibration, key: bytes) -> Coverage:
+    """Draw the secret hyperplanes and place them."""
+    planes = hyperplanes(key, calibration.dim, tables=profile.tables, bits=profile.bits)
+    thresholds = (
+        calibration.thresholds(planes)
+        if profile.centered
+        else np.zeros(planes.shape[1], np.float32)
+    )
+    return Coverage(planes, thresholds, profile.tables, profile.bits)
+
+
+def _norms(rows: Embeddings) -> NDArray[np.float64]:
+    """Return the (n, 1) Euclidean norms, each a function of its row alone."""
+    return np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1, keepdims=True))
+
+
+def _with_norms(rows: Embeddings, norms: NDArray[np.float64] | float) -> Embeddings:
+    """Return `rows` scaled to the given norms; rows of zeros stay as they are."""
+    found = _norms(rows)
+    return (rows * (norms / np.where(found > 0, found, 1.0))).astype(np.float32)

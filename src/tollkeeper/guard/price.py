@@ -1,0 +1,105 @@
+"""Price curves: how much noise an account gets at which coverage."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tollkeeper.errors import ConfigurationError
+
+
+class PriceCurve(Protocol):
+    """Coverage to relative noise scale; 0 at coverage 0 and never decreasing."""
+
+    def __call__(self, fractions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return (n,) noise scales for (n,) coverage fractions in [0, 1]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """No noise at any coverage."""
+
+    def __call__(self, fractions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return (n,) zeros."""
+        return np.zeros(fractions.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Exponential:
+    """B4B's cost function: max(0, λ (exp(ln(α/λ) c/β) - 1)).
+
+    Flat at first, α (less λ) at c = β, exponential beyond and without a cap.
+    Notes: the paper states c and β in percent; here they are fractions.
+    Source: Dubiński et al., "Bucks for Buckets (B4B)", NeurIPS 2023, section 3.2.
+
+    Attributes:
+        flatness: λ, below α; the smaller, the longer the flat start.
+        level: α, noise scale at the target.
+        target: β, coverage fraction at which the scale is α.
+    """
+
+    flatness: float
+    level: float
+    target: float
+
+    def __post_init__(self) -> None:
+        """Refuse constants for which the curve is not a price."""
+        if not (0 < self.flatness < self.level < math.inf and 0 < self.target <= 1):
+            raise ConfigurationError(
+                f"expected 0 < flatness < level and a target in (0, 1], got flatness "
+                f"{self.flatness}, level {self.level}, target {self.target}"
+            )
+
+    def __call__(self, fractions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return (n,) scales; 1.00 at 0.8 and 31.6 at 1 for the paper's constants."""
+        growth = math.log(self.level / self.flatness) / self.target
+        return np.maximum(0.0, self.flatness * (np.exp(growth * fractions) - 1.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Geometric:
+    """Nothing up to a knee, then levels that double, up to a ceiling.
+
+    Levels make "the same policy level" exact: between two of them the scale does not
+    move, so the same question gets the same answer. Doubling makes the cleanest answer
+    ever given dominate any average over levels: after scales s, 2s, 4s, ... the best
+    combination has variance above 3/4 of s squared.
+
+    Attributes:
+        knee: last coverage fraction that costs nothing.
+        first: scale of the first level.
+        step: coverage between two levels.
+        levels: number of levels; the ceiling is first * 2**(levels - 1).
+    """
+
+    knee: float
+    first: float
+    step: float
+    levels: int
+
+    def __post_init__(self) -> None:
+        """Refuse constants for which the curve is not a price."""
+        if not (
+            0 <= self.knee <= 1
+            and 0 < self.first < math.inf
+            and 0 < self.step <= 1
+            and 1 <= self.levels <= 64
+        ):
+            raise ConfigurationError(
+                f"expected a knee in [0, 1], a positive first scale, a step in (0, 1] and 1 to 64 "
+                f"levels, got {self.knee}, {self.first}, {self.step}, {self.levels}"
+            )
+
+    def __call__(self, fractions: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return (n,) scales: 0, first, 2 first, ..., never more than the ceiling."""
+        scales = np.zeros(fractions.shape)
+        paying = fractions > self.knee
+        if paying.any():
+            level = np.floor((fractions[paying] - self.knee) / self.step)
+            scales[paying] = self.first * np.exp2(np.minimum(level, self.levels - 1))
+        return scales

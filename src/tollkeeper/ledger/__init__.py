@@ -1,0 +1,1 @@
+"""Ledgers: durable state of every pool; `open.open_ledger` picks the store by URL."""

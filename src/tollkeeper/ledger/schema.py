@@ -1,0 +1,152 @@
+"""The SQLite file: its tables, its versions, and what its failures mean."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Final
+
+from tollkeeper.errors import LedgerError
+
+APPLICATION_ID: Final = 0x546F6C6C
+""""Toll" in ASCII; tells our files from any other program's SQLite files."""
+
+MIGRATIONS: Final[Sequence[Sequence[str]]] = (
+    (
+        f"PRAGMA application_id = {APPLICATION_ID}",
+        # The sketch stands last: reading a version does not touch its overflow pages.
+        """CREATE TABLE pools (
+            pool TEXT PRIMARY KEY NOT NULL, version INTEGER NOT NULL, spent REAL NOT NULL,
+            queries INTEGER NOT NULL, sketch BLOB NOT NULL)""",
+        """CREATE TABLE records (
+            id INTEGER PRIMARY KEY, at REAL NOT NULL, tenant TEXT NOT NULL, key_id TEXT NOT NULL,
+            request_id TEXT NOT NULL, model TEXT NOT NULL, inputs INTEGER NOT NULL,
+            tokens INTEGER NOT NULL, charge REAL NOT NULL, coverage REAL NOT NULL,
+            noise_scale REAL NOT NULL, profile TEXT NOT NULL, shadow INTEGER NOT NULL)""",
+        "CREATE INDEX records_by_tenant ON records (tenant, at)",
+        "CREATE INDEX records_by_time ON records (at)",
+        """CREATE TABLE tenants (
+            name TEXT PRIMARY KEY NOT NULL, pool TEXT NOT NULL, suspended INTEGER NOT NULL,
+            budget REAL, created_at REAL NOT NULL, note TEXT NOT NULL)""",
+        """CREATE TABLE keys (
+            id TEXT PRIMARY KEY NOT NULL, tenant TEXT NOT NULL REFERENCES tenants (name),
+            digest TEXT NOT NULL UNIQUE, created_at REAL NOT NULL, revoked_at REAL)""",
+        "CREATE TABLE standing (version INTEGER NOT NULL)",
+        "INSERT INTO standing VALUES (0)",
+    ),
+)
+"""Entry i leads from version i to i + 1. Append only: files of every version are out there."""
+
+SHAPE: Final = (
+    "SELECT pool, version, spent, queries, sketch FROM pools LIMIT 0",
+    """SELECT id, at, tenant, key_id, request_id, model, inputs, tokens, charge, coverage,
+        noise_scale, profile, shadow FROM records LIMIT 0""",
+    "SELECT name, pool, suspended, budget, created_at, note FROM tenants LIMIT 0",
+    "SELECT id, tenant, digest, created_at, revoked_at FROM keys LIMIT 0",
+    "SELECT version FROM standing LIMIT 0",
+)
+"""Each fails on a file that lacks a table or column of the newest version."""
+
+_ADVICE: Final = {
+    sqlite3.SQLITE_NOTADB: "is not a ledger file; name another path or restore a backup",
+    sqlite3.SQLITE_CORRUPT: "is damaged; stop its gateways and restore a backup",
+    sqlite3.SQLITE_READONLY: "cannot be written; let this user write the file and its directory",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened; let this user write the file and its directory",
+    sqlite3.SQLITE_FULL: "cannot grow; free disk space or prune old records",
+    sqlite3.SQLITE_BUSY: "is locked by another process; end that process or wait for it",
+    sqlite3.SQLITE_IOERR: "cannot be read or written; check the disk and its free space",
+}
+
+
+def explain(path: Path, error: Exception) -> LedgerError:
+    """Return one sentence that says what is wrong with the file and what to do."""
+    if isinstance(error, LedgerError):
+        return error
+    # The low byte is the primary code; the rest is detail that the driver's text repeats.
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if isinstance(error, OSError):
+        code = sqlite3.SQLITE_CANTOPEN
+    advice = _ADVICE.get(code, "failed; restore a backup if it fails again")
+    explained = LedgerError(f"the ledger {path} {advice} ({error})")
+    explained.__cause__ = error
+    return explained
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn the driver's and the system's errors into LedgerError."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise explain(path, error) from error
+
+
+def connect(path: Path, *, busy_timeout_s: float) -> sqlite3.Connection:
+    """Open an existing file; the caller guards the connection against concurrent use."""
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw",
+        uri=True,
+        timeout=busy_timeout_s,
+        isolation_level=None,  # transactions begin and end where we say so
+        check_same_thread=False,
+    )
+    connection.execute("PRAGMA synchronous = FULL")  # one fsync of the log per transaction
+    connection.execute("PRAGMA foreign_keys = ON")
+    return connection
+
+
+def prepare(
+    path: Path, *, busy_timeout_s: float, migrations: Sequence[Sequence[str]] = MIGRATIONS
+) -> None:
+    """Create the file, readable by its owner only, or upgrade it.
+
+    Raises:
+        LedgerError: it is no ledger, damaged, out of reach, or newer than this program.
+    """
+    with explained(path):
+        # SQLite gives its log and shared-memory files the mode of the main file.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        with closing(connect(path, busy_timeout_s=busy_timeout_s)) as connection:
+            if _stored_version(connection, path, len(migrations)) < len(migrations):
+                connection.execute("BEGIN IMMEDIATE")
+                # Another process may have upgraded while this one waited for the lock.
+                version = _stored_version(connection, path, len(migrations))
+                for statements in migrations[version:]:
+                    for statement in statements:
+                        connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {len(migrations)}")
+                connection.execute("COMMIT")
+            connection.execute("PRAGMA journal_mode = WAL")
+
+
+def verify(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise LedgerError unless the file has the newest schema."""
+    version = _stored_version(connection, path, len(MIGRATIONS))
+    try:
+        for statement in SHAPE:
+            connection.execute(statement)
+    except sqlite3.OperationalError as error:
+        raise LedgerError(
+            f"the ledger {path} does not have the tables of schema version {version}"
+            f" ({error}); restore a backup"
+        ) from error
+
+
+def _stored_version(connection: sqlite3.Connection, path: Path, newest: int) -> int:
+    """Return the file's schema version; 0 for an empty file."""
+    ((version,),) = connection.execute("PRAGMA user_version")
+    ((owner,),) = connection.execute("PRAGMA application_id")
+    ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_master")
+    if owner != APPLICATION_ID and (owner or version or tables):
+        raise LedgerError(
+            f"{path} is the database of another program, not a ledger; name another path"
+        )
+    if version > newest:
+        raise LedgerError(
+            f"the ledger {path} has schema version {version} and this program knows versions"
+            f" up to {newest}; upgrade tollkeeper"
+        )
+    return int(version)

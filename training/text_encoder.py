@@ -1,0 +1,264 @@
+"""Train, export and measure the built-in text encoder.
+
+    python training/text_encoder.py --data DIR --out DIR --epochs N --seed S --threads T
+
+The table of word, pair and n-gram vectors starts from co-occurrence statistics (`text_start.py`);
+table and head are then trained together so that two random views of one text find each other
+among a batch of other texts (InfoNCE). In the last epochs the table is rounded to 4 bits in the
+forward pass, so that the exported integers are what was trained. No label is read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from text_data import (
+    Ids,
+    Packed,
+    Tokenizer,
+    ViewSettings,
+    Vocabulary,
+    build_vocabulary,
+    draw_view,
+    pack,
+    read_corpora,
+    tokenized,
+)
+from text_start import Table, starting_table
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from tqdm import tqdm
+
+LEVELS = 7  # 4-bit values run from -7 to 7
+CLIP = 3.0  # largest representable value, in standard deviations of a column
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that determines a training run except the data and the seed."""
+
+    epochs: int = 20
+    batch_size: int = 512
+    words: int = 16_500
+    pairs: int = 2_000
+    buckets: int = 5_000
+    width: int = 512
+    hidden: int = 1_024
+    dim: int = 384
+    window: int = 8
+    power: float = 0.75
+    temperature: float = 0.08
+    learning_rate: float = 1e-3
+    table_rate: float = 1.0
+    rounded: float = 0.25  # last share of the epochs in which the table is rounded
+    view: ViewSettings = field(default_factory=ViewSettings)
+
+
+def round_table(table: Tensor, scale: Tensor) -> Tensor:
+    """Round to the nearest of 15 levels per column; the gradient passes through unchanged."""
+    rounded = torch.clamp(torch.round(table / scale), -LEVELS, LEVELS) * scale
+    return table + (rounded - table).detach()
+
+
+def column_scale(table: Tensor) -> Tensor:
+    """Return the (width,) step between two levels of each column, from the non-zero rows."""
+    used = table[table.abs().sum(1) > 0]
+    return used.std(0) * CLIP / LEVELS
+
+
+class TextNetwork(nn.Module):
+    """Sum of table rows, root-mean-square norm, one hidden layer beside a linear path, unit norm.
+
+    Args:
+        rows: Rows of the table.
+        recipe: Widths.
+    """
+
+    def __init__(self, rows: int, recipe: Recipe) -> None:
+        """Draw random weights from the current generator."""
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(rows, recipe.width))
+        self.skip = nn.Linear(recipe.width, recipe.dim, bias=False)
+        self.inner = nn.Linear(recipe.width, recipe.hidden)
+        self.outer = nn.Linear(recipe.hidden, recipe.dim)
+        nn.init.orthogonal_(self.skip.weight)
+        self.scale: Tensor | None = None
+
+    def forward(self, rows: Tensor, offsets: Tensor) -> Tensor:
+        """Embed b bags of table rows, given flat with their (b,) offsets, as (b, dim)."""
+        table = self.table if self.scale is None else round_table(self.table, self.scale)
+        pooled = F.embedding_bag(rows, table, offsets, mode="sum")
+        pooled = pooled * torch.rsqrt(pooled.square().mean(1, keepdim=True) + 1e-6)
+        mixed = self.skip(pooled) + self.outer(F.relu(self.inner(pooled)))
+        return F.normalize(mixed, dim=1)
+
+
+def new_network(rows: int, recipe: Recipe, seed: int, table: Table | None) -> TextNetwork:
+    """Build a network with its own seed, leaving the global generator as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = TextNetwork(rows, recipe)
+    if table is not None:
+        network.table.data.copy_(torch.from_numpy(table))
+    return network
+
+
+def batches(packed: Packed, size: int, rng: np.random.Generator) -> Iterator[Ids]:
+    """Yield one epoch of batches; every other one holds a single corpus, for harder negatives."""
+    total = int(packed.corpora[-1])
+    mixed = rng.permutation(total)
+    groups = [mixed[at : at + size] for at in range(0, total - size + 1, size)][::2]
+    for low, high in zip(packed.corpora[:-1], packed.corpora[1:], strict=True):
+        own = low + rng.permutation(high - low)
+        groups += [own[at : at + size] for at in range(0, len(own) - size + 1, size)][::2]
+    for at in rng.permutation(len(groups)):
+        yield groups[at]
+
+
+def contrast(left: Tensor, right: Tensor, temperature: float) -> Tensor:
+    """Return the symmetric InfoNCE loss of (b, dim) unit vectors; row i belongs to row i."""
+    logits = left @ right.T / temperature
+    target = torch.arange(len(left), device=left.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def schedule(step: int, steps: int) -> float:
+    """Return the learning rate factor: 50 steps of warm-up, then half a cosine."""
+    return min(1.0, (step + 1) / 50) * (0.01 + 0.495 * (1 + math.cos(math.pi * step / steps)))
+
+
+def train(
+    network: TextNetwork, packed: Packed, recipe: Recipe, *, seed: int, device: str
+) -> list[float]:
+    """Train the network in place and return the mean loss of each epoch."""
+    rng = np.random.default_rng(seed)
+    network.to(device).train()
+    others = [value for name, value in network.named_parameters() if name != "table"]
+    rate = recipe.learning_rate
+    groups = [{"params": [network.table], "lr": rate * recipe.table_rate}, {"params": others}]
+    optimizer = torch.optim.Adam(groups, lr=rate, fused=True)
+    steps = recipe.epochs * sum(1 for _ in batches(packed, recipe.batch_size, rng))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: schedule(s, steps))
+    losses = []
+    progress = tqdm(total=steps, desc="train", unit="step", mininterval=5)
+    for epoch in range(recipe.epochs):
+        if network.scale is None and epoch >= recipe.epochs * (1 - recipe.rounded):
+            network.scale = column_scale(network.table.detach())
+        losses.append(0.0)
+        count = 0
+        for texts in batches(packed, recipe.batch_size, rng):
+            loss = _step(network, packed, texts, recipe, rng)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+            count += 1
+            losses[-1] += (loss.item() - losses[-1]) / count
+            progress.update()
+        progress.set_postfix(epoch=epoch + 1, loss=f"{losses[-1]:.3f}")
+    progress.close()
+    if network.scale is None:
+        network.scale = column_scale(network.table.detach())
+    return losses
+
+
+def _step(
+    network: TextNetwork, packed: Packed, texts: Ids, recipe: Recipe, rng: np.random.Generator
+) -> Tensor:
+    """Draw two views of each text and return their loss."""
+    device = network.table.device
+    sides = []
+    for _ in range(2):
+        rows, offsets = draw_view(packed, texts, rng, recipe.view)
+        sides.append(
+            network(torch.from_numpy(rows).to(device), torch.from_numpy(offsets).to(device))
+        )
+    return contrast(sides[0], sides[1], recipe.temperature)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that exists before training."""
+
+    corpora: dict[str, list[str]]
+    vocabulary: Vocabulary
+    packed: Packed
+
+
+def prepare(data: Path, recipe: Recipe) -> Prepared:
+    """Read the texts and build vocabulary and training arrays."""
+    corpora = read_corpora(data)
+    documents = tokenized(corpora)
+    flat = [tokens for corpus in documents for tokens in corpus]
+    vocabulary = build_vocabulary(
+        flat, words=recipe.words, pairs=recipe.pairs, buckets=recipe.buckets
+    )
+    return Prepared(corpora, vocabulary, pack(documents, Tokenizer(vocabulary)))
+
+
+def arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the weights")
+    parser.add_argument("--epochs", type=int, default=Recipe.epochs)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="torch device, for example cuda")
+    parser.add_argument("--no-card", action="store_true", help="skip measuring and the card")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train, export, measure, write the card."""
+    from text_card import write_card  # noqa: PLC0415
+    from text_export import export  # noqa: PLC0415
+
+    args = arguments()
+    torch.set_num_threads(args.threads)
+    started = time.perf_counter()
+    recipe = Recipe(epochs=args.epochs)
+    ready = prepare(args.data, recipe)
+    table = starting_table(
+        ready.packed,
+        ready.vocabulary,
+        width=recipe.width,
+        window=recipe.window,
+        power=recipe.power,
+        seed=args.seed,
+    )
+    print(f"table ready after {time.perf_counter() - started:.0f} s", file=sys.stderr)
+    network = new_network(ready.vocabulary.rows, recipe, args.seed, table)
+    losses = train(network, ready.packed, recipe, seed=args.seed, device=args.device)
+    wall = time.perf_counter() - started
+    args.out.mkdir(parents=True, exist_ok=True)
+    export(network.cpu().eval(), ready.vocabulary, ready.corpora, args.out, seed=args.seed)
+    if not args.no_card:
+        run = {
+            "command": "python training/text_encoder.py --data DIR --out DIR"
+            f" --epochs {args.epochs} --seed {args.seed} --threads {args.threads}"
+            f" --device {args.device}",
+            "rows": ready.vocabulary.rows,
+            "parameters": sum(value.numel() for value in network.parameters()),
+            "epochs": args.epochs,
+            "seed": args.seed,
+            "threads": args.threads,
+            "device": args.device,
+            "wall_s": round(wall),
+            "loss": [round(loss, 4) for loss in losses],
+            "texts": {name: len(texts) for name, texts in ready.corpora.items()},
+            "recipe": asdict(recipe),
+        }
+        write_card(args.data, args.out, run)
+
+
+if __name__ == "__main__":
+    main()
