@@ -48,7 +48,7 @@ Wall time of the training: {minutes:.0f} minutes, next to other work on the same
 {versions}. All random numbers come from generators seeded with the seed of the command (initial
 weights: seed, head: seed + 1, augmentations: seed + 2, order: seed + 3). Bit-exact repetition
 needs the same processor type, versions and number of threads; elsewhere expect figures within
-about one point.
+about one point. {continued}
 
 Recipe: {recipe}.
 
@@ -102,20 +102,31 @@ def card(facts: dict[str, Any]) -> str:
         dead=measured["dead_coordinates"],
         method=_method(recipe),
         command=facts["command"],
+        continued=_continued(facts["continued_after_epochs"]),
         minutes=facts["training_seconds"] / 60,
         versions=", ".join(f"{name} {value}" for name, value in facts["versions"].items()),
         recipe=", ".join(f"{name} {value}" for name, value in recipe.items()),
     )
 
 
+def _continued(epochs: int) -> str:
+    """Return a sentence on whether the run was interrupted."""
+    if not epochs:
+        return "The run was not interrupted."
+    return (
+        f"The run was stopped after epoch {epochs} and\ncontinued with `--checkpoint`, which gives "
+        "the same weights as one uninterrupted run; the number of\nepochs was set then, by the time "
+        "that was left."
+    )
+
+
 def _method(recipe: dict[str, Any]) -> str:
     """Return a paragraph on the method."""
-    sides = ", then ".join(
-        f"{side}x{side} for {share:.0%} of the epochs" for share, side in recipe["resolutions"]
-    )
+    stable = recipe["epochs"] - recipe["cooldown"]
     return (
         "SimCLR (Chen et al. 2020) with the decoupled contrastive loss (Yeh et al. 2022), on a compact\n"
-        f"ResNet: {recipe['views']} views an image by random resized crop ({sides}), mirroring, color\n"
-        "jitter and gray scale; SGD with Nesterov momentum, linear warm-up and cosine decay;\n"
-        "convolutions in bfloat16 (autocast)."
+        f"ResNet: two views an image by random resized crop ({recipe['early_side']} pixels a side for "
+        f"{stable} epochs, then {recipe['late_side']}\nfor {recipe['cooldown']}), mirroring, color "
+        "jitter and gray scale; SGD with Nesterov momentum, linear warm-up,\nconstant rate, linear "
+        "decay in the last epochs; convolutions in bfloat16 (autocast)."
     )

@@ -78,6 +78,7 @@ def train(arguments: argparse.Namespace, trainer: Trainer) -> dict[str, Any]:
     checkpoint: Path | None = arguments.checkpoint
     history: list[float] = []
     before = continued(trainer, checkpoint, history)
+    first = trainer.epoch
     started = time.monotonic()
     epochs = trainer.recipe.epochs
     with tqdm(total=epochs, initial=trainer.epoch, unit="epoch", mininterval=10.0) as bar:
@@ -97,6 +98,7 @@ def train(arguments: argparse.Namespace, trainer: Trainer) -> dict[str, Any]:
             f"--seed {arguments.seed} --threads {arguments.threads}"
             + ("" if arguments.device == "cpu" else f" --device {arguments.device}")
         ),
+        "continued_after_epochs": first,
         "seed": arguments.seed,
         "training_images": len(trainer.pixels),
         "training_seconds": round(before + time.monotonic() - started),

@@ -12,6 +12,7 @@ import onnxruntime
 import scipy
 import sklearn
 import torch
+
 from evaluate_text import PARAPHRASES, measure
 
 Figures = dict[str, Any]
@@ -50,10 +51,12 @@ Time per request on one thread, tokenizer included, Banking77 questions: {speed}
 
 Tokens are words, neighbors and hashed character n-grams (`tokenizer.py`); a text is the sum of
 their rows in a table of {rows:,} x {width} 4-bit integers, divided by its root mean square, then a
-hidden layer of {hidden:,} ReLU units beside a linear path, then unit norm. The table starts from an
-SVD of positive pointwise mutual information; then everything is trained with InfoNCE on two
-random views of each text (a window with tokens left out, some words read as n-grams). The table
-is rounded in the forward pass during the last {rounded:.0%} of the epochs.
+hidden layer of {hidden:,} ReLU units beside a linear path, then unit norm. The table starts from
+truncated SVDs of word co-occurrence (positive pointwise mutual information, and latent semantic
+analysis of whole texts); then everything is trained with InfoNCE on two random views of each text
+(a window with tokens left out, some words read as n-grams), half of the batches within one corpus.
+The table is rounded in the forward pass during the last {rounded:.0%} of the epochs. Weights are the
+only thing that is quantized, so a row of an answer never depends on the rest of its batch.
 
 ```
 {command}
@@ -79,8 +82,9 @@ the corpora, with their mean and the root mean square of the per-coordinate stan
 
 English only; other scripts are read as hashed n-grams without meaning. Word order counts only
 through frequent pairs of neighbors, so "dog bites man" is close to "man bites dog" and negation is
-weak. News of 2004, films and card banking are covered best. At most 8,192 tokens a text. Pronounced
-biases of these corpora are in the vectors. Some of the corpora are for research only; see above.
+weak. News of 2004, films and card banking are covered best; on words like these TF-IDF with as many
+columns as words still probes a little better. At most 8,192 tokens a text. The biases of the
+corpora are in the vectors. Some of the corpora are for research only; see above.
 """
 
 LICENSES = {
@@ -110,7 +114,13 @@ def task_rows(figures: Figures) -> str:
     lines = []
     for name, probe in figures["probe"].items():
         floor, tfidf = figures["floor_untrained"][name], figures["floor_tfidf"][name]
-        cells = (probe["accuracy"], probe["knn"], floor["accuracy"], floor["knn"], tfidf["accuracy"])
+        cells = (
+            probe["accuracy"],
+            probe["knn"],
+            floor["accuracy"],
+            floor["knn"],
+            tfidf["accuracy"],
+        )
         numbers = " | ".join(f"{100 * cell:.1f}%" for cell in cells)
         lines.append(f"| {name} ({figures['tests'][name]:,}) | {numbers} |")
     return "\n".join(lines)
@@ -118,7 +128,7 @@ def task_rows(figures: Figures) -> str:
 
 def card(figures: Figures, run: Figures) -> str:
     """Fill in the card."""
-    from evaluate_text import DENSE_GRID, SPARSE_GRID  # noqa: PLC0415
+    from evaluate_text import DENSE_GRID, SPARSE_GRID
 
     recipe = run["recipe"]
     retrieval = [
@@ -128,10 +138,11 @@ def card(figures: Figures, run: Figures) -> str:
     speed = figures["speed_one_thread"]
     return CARD.format(
         **{key: run[key] for key in ("seed", "device", "threads", "versions", "command")},
-        **{key: recipe[key] for key in ("width", "hidden", "rounded")},
+        **{key: recipe[key] for key in ("hidden", "rounded")},
         dim=figures["dim"],
         parameters=run["parameters"],
         rows=run["rows"],
+        width=run["width"],
         megabytes=figures["onnx_bytes"] / 1e6,
         total=sum(run["texts"].values()),
         grid=DENSE_GRID,

@@ -11,12 +11,15 @@ import math
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tollkeeper.encoders.tokenizer import FIRST_WORD, PAD, Tokenizer, Vocabulary, split
+from tollkeeper.encoders.tokenizer import PAD, Tokenizer, Vocabulary, split
+
+LEAST_PAIRS = 5  # texts that a pair must occur in
 
 Ids = NDArray[np.int64]
 
@@ -33,7 +36,7 @@ HELD_OUT = (("banking77", "test"), ("ag_news", "test"), ("sst2", "dev"), ("sst2"
 def read_labelled(data: Path, name: str, split_name: str) -> tuple[list[str], list[int]]:
     """Read texts and labels (empty for WikiText) of one split with the data folder's own reader."""
     sys.path.insert(0, str(data))
-    from read_datasets import read_text  # type: ignore[import-not-found]  # noqa: PLC0415
+    from read_datasets import read_text  # type: ignore[import-not-found]
 
     texts, labels = read_text(name, split_name, root=str(data))
     return texts, list(labels or ())
@@ -102,7 +105,7 @@ def build_vocabulary(
     total = sum(counts.values())
     together: Counter[tuple[str, str]] = Counter()
     for tokens in documents:
-        together.update(set(zip(tokens, tokens[1:], strict=False)))
+        together.update(set(pairwise(tokens)))
 
     def score(pair: tuple[str, str]) -> float:
         return together[pair] * math.log(
@@ -112,7 +115,7 @@ def build_vocabulary(
     known = [
         pair
         for pair, count in together.items()
-        if count >= 5 and pair[0] in position and pair[1] in position  # noqa: PLR2004
+        if count >= LEAST_PAIRS and pair[0] in position and pair[1] in position
     ]
     known.sort(key=lambda pair: (-score(pair), pair))
     chosen = tuple((position[left], position[right]) for left, right in known[:pairs])
@@ -150,8 +153,7 @@ def pack(documents: list[list[list[str]]], tokenizer: Tokenizer) -> Packed:
     starts = [0]
     for tokens in (tokens for corpus in documents for tokens in corpus):
         flat.extend(index.setdefault(token, len(index)) for token in tokens)
-        following = zip(tokens, tokens[1:], strict=False)
-        pairs.extend(tokenizer.pair_row(a, b) or 0 for a, b in following)
+        pairs.extend(tokenizer.pair_row(a, b) or 0 for a, b in pairwise(tokens))
         pairs.append(0)
         starts.append(len(flat))
     spelled = [tokenizer.spell(word) for word in index]

@@ -20,6 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from tqdm import tqdm
+
 from text_data import (
     Ids,
     Packed,
@@ -32,10 +36,7 @@ from text_data import (
     read_corpora,
     tokenized,
 )
-from text_start import Table, starting_table
-from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
-from tqdm import tqdm
+from text_start import StartSettings, Table, starting_table
 
 LEVELS = 7  # 4-bit values run from -7 to 7
 CLIP = 3.0  # largest representable value, in standard deviations of a column
@@ -45,21 +46,25 @@ CLIP = 3.0  # largest representable value, in standard deviations of a column
 class Recipe:
     """Everything that determines a training run except the data and the seed."""
 
-    epochs: int = 20
+    epochs: int = 12
     batch_size: int = 512
     words: int = 16_500
     pairs: int = 2_000
     buckets: int = 5_000
-    width: int = 512
     hidden: int = 1_024
+    skip: float = 0.5  # size of the linear path at the start; the hidden layer's is about 1
     dim: int = 384
-    window: int = 8
-    power: float = 0.75
     temperature: float = 0.08
     learning_rate: float = 1e-3
     table_rate: float = 1.0
     rounded: float = 0.25  # last share of the epochs in which the table is rounded
+    start: StartSettings = field(default_factory=StartSettings)
     view: ViewSettings = field(default_factory=ViewSettings)
+
+    @property
+    def width(self) -> int:
+        """Columns of the table."""
+        return self.start.near + self.start.topics
 
 
 def round_table(table: Tensor, scale: Tensor) -> Tensor:
@@ -89,16 +94,50 @@ class TextNetwork(nn.Module):
         self.skip = nn.Linear(recipe.width, recipe.dim, bias=False)
         self.inner = nn.Linear(recipe.width, recipe.hidden)
         self.outer = nn.Linear(recipe.hidden, recipe.dim)
-        nn.init.orthogonal_(self.skip.weight)
+        nn.init.orthogonal_(self.skip.weight, gain=recipe.skip)
+        nn.init.normal_(self.inner.weight, std=recipe.width**-0.5)
+        nn.init.normal_(self.outer.weight, std=(2 / recipe.hidden) ** 0.5)
+        nn.init.zeros_(self.inner.bias)
+        nn.init.zeros_(self.outer.bias)
         self.scale: Tensor | None = None
 
-    def forward(self, rows: Tensor, offsets: Tensor) -> Tensor:
-        """Embed b bags of table rows, given flat with their (b,) offsets, as (b, dim)."""
-        table = self.table if self.scale is None else round_table(self.table, self.scale)
+    def forward(self, table: Tensor, rows: Tensor, offsets: Tensor) -> Tensor:
+        """Embed b bags of rows of `table`, given flat with their (b,) offsets, as (b, dim)."""
+        if self.scale is not None:
+            table = round_table(table, self.scale)
         pooled = F.embedding_bag(rows, table, offsets, mode="sum")
         pooled = pooled * torch.rsqrt(pooled.square().mean(1, keepdim=True) + 1e-6)
         mixed = self.skip(pooled) + self.outer(F.relu(self.inner(pooled)))
         return F.normalize(mixed, dim=1)
+
+
+class RowAdam:
+    """Adam on the rows of a table that a batch touches; the other rows and moments rest.
+
+    Args:
+        table: (rows, width) tensor that is updated in place.
+        betas: Decay of the first and second moment.
+    """
+
+    def __init__(self, table: Tensor, betas: tuple[float, float] = (0.9, 0.99)) -> None:
+        """Start with empty moments."""
+        self.table = table
+        self.betas = betas
+        self.first = torch.zeros_like(table)
+        self.second = torch.zeros_like(table)
+        self.steps = torch.zeros(len(table), 1, device=table.device)
+
+    @torch.no_grad()
+    def step(self, rows: Tensor, gradient: Tensor, rate: float) -> None:
+        """Move the given distinct rows against their (r, width) gradient."""
+        slow, fast = self.betas
+        self.steps[rows] += 1
+        count = self.steps[rows]
+        first = self.first[rows].lerp_(gradient, 1 - slow)
+        second = self.second[rows].mul_(fast).addcmul_(gradient, gradient, value=1 - fast)
+        self.first[rows], self.second[rows] = first, second
+        size = (second / (1 - fast**count)).sqrt_().add_(1e-8)
+        self.table[rows] -= rate * (first / (1 - slow**count)) / size
 
 
 def new_network(rows: int, recipe: Recipe, seed: int, table: Table | None) -> TextNetwork:
@@ -141,47 +180,52 @@ def train(
     """Train the network in place and return the mean loss of each epoch."""
     rng = np.random.default_rng(seed)
     network.to(device).train()
-    others = [value for name, value in network.named_parameters() if name != "table"]
-    rate = recipe.learning_rate
-    groups = [{"params": [network.table], "lr": rate * recipe.table_rate}, {"params": others}]
-    optimizer = torch.optim.Adam(groups, lr=rate, fused=True)
+    table = network.table.requires_grad_(False)
+    head = [value for value in network.parameters() if value.requires_grad]
+    optimizer = torch.optim.Adam(head, lr=recipe.learning_rate)
+    row_optimizer = RowAdam(table)
     steps = recipe.epochs * sum(1 for _ in batches(packed, recipe.batch_size, rng))
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: schedule(s, steps))
     losses = []
+    step = 0
     progress = tqdm(total=steps, desc="train", unit="step", mininterval=5)
     for epoch in range(recipe.epochs):
         if network.scale is None and epoch >= recipe.epochs * (1 - recipe.rounded):
-            network.scale = column_scale(network.table.detach())
-        losses.append(0.0)
-        count = 0
+            network.scale = column_scale(table)
+        epoch_losses = []
         for texts in batches(packed, recipe.batch_size, rng):
-            loss = _step(network, packed, texts, recipe, rng)
+            factor = schedule(step, steps)
+            optimizer.param_groups[0]["lr"] = recipe.learning_rate * factor
             optimizer.zero_grad()
+            rows, used, loss = pair_loss(network, packed, texts, recipe, rng)
             loss.backward()
             optimizer.step()
-            scheduler.step()
-            count += 1
-            losses[-1] += (loss.item() - losses[-1]) / count
+            row_optimizer.step(rows, used.grad, recipe.learning_rate * recipe.table_rate * factor)
+            epoch_losses.append(loss.item())
+            step += 1
             progress.update()
+        losses.append(float(np.mean(epoch_losses)))
         progress.set_postfix(epoch=epoch + 1, loss=f"{losses[-1]:.3f}")
     progress.close()
     if network.scale is None:
-        network.scale = column_scale(network.table.detach())
+        network.scale = column_scale(table)
     return losses
 
 
-def _step(
+def pair_loss(
     network: TextNetwork, packed: Packed, texts: Ids, recipe: Recipe, rng: np.random.Generator
-) -> Tensor:
-    """Draw two views of each text and return their loss."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw two views of each text; returns the table rows used, their copy and the loss."""
     device = network.table.device
-    sides = []
-    for _ in range(2):
-        rows, offsets = draw_view(packed, texts, rng, recipe.view)
-        sides.append(
-            network(torch.from_numpy(rows).to(device), torch.from_numpy(offsets).to(device))
-        )
-    return contrast(sides[0], sides[1], recipe.temperature)
+    left, left_starts = draw_view(packed, texts, rng, recipe.view)
+    right, right_starts = draw_view(packed, texts, rng, recipe.view)
+    both = np.concatenate([left, right])
+    starts = np.concatenate([left_starts, len(left) + right_starts])
+    unique, places = np.unique(both, return_inverse=True)
+    rows = torch.from_numpy(unique).to(device)
+    used = network.table[rows].detach().requires_grad_()
+    found = network(used, torch.from_numpy(places).to(device), torch.from_numpy(starts).to(device))
+    first, second = found.chunk(2)
+    return rows, used, contrast(first, second, recipe.temperature)
 
 
 @dataclass(frozen=True)
@@ -219,22 +263,15 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     """Train, export, measure, write the card."""
-    from text_card import write_card  # noqa: PLC0415
-    from text_export import export  # noqa: PLC0415
+    from text_card import write_card
+    from text_export import export
 
     args = arguments()
     torch.set_num_threads(args.threads)
     started = time.perf_counter()
-    recipe = Recipe(epochs=args.epochs)
+    recipe = Recipe(epochs=args.epochs, start=StartSettings(seed=args.seed))
     ready = prepare(args.data, recipe)
-    table = starting_table(
-        ready.packed,
-        ready.vocabulary,
-        width=recipe.width,
-        window=recipe.window,
-        power=recipe.power,
-        seed=args.seed,
-    )
+    table = starting_table(ready.packed, ready.vocabulary, recipe.start)
     print(f"table ready after {time.perf_counter() - started:.0f} s", file=sys.stderr)
     network = new_network(ready.vocabulary.rows, recipe, args.seed, table)
     losses = train(network, ready.packed, recipe, seed=args.seed, device=args.device)
@@ -247,6 +284,7 @@ def main() -> None:
             f" --epochs {args.epochs} --seed {args.seed} --threads {args.threads}"
             f" --device {args.device}",
             "rows": ready.vocabulary.rows,
+            "width": recipe.width,
             "parameters": sum(value.numel() for value in network.parameters()),
             "epochs": args.epochs,
             "seed": args.seed,

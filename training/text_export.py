@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+
 from text_data import Vocabulary
 from text_encoder import LEVELS, TextNetwork
-
 from tollkeeper.encoders.builtin_text import TextEncoder
 
 SHIFT = 8
@@ -101,11 +101,11 @@ def nodes() -> list[onnx.NodeProto]:
         node("Div", ["sum", "size"], ["pooled"]),
     ]
     head = [
-        node("MatMul", ["pooled", "skip_weight"], ["straight"]),
         node("MatMul", ["pooled", "inner_weight"], ["inner_raw"]),
         node("Add", ["inner_raw", "inner_bias"], ["inner_sum"]),
         node("Relu", ["inner_sum"], ["hidden"]),
         node("MatMul", ["hidden", "outer_weight"], ["outer_raw"]),
+        node("MatMul", ["pooled", "skip_weight"], ["straight"]),
         node("Add", ["outer_raw", "outer_bias"], ["outer_sum"]),
         node("Add", ["straight", "outer_sum"], ["mixed"]),
         node("Mul", ["mixed", "mixed"], ["mixed_square"]),

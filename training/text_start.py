@@ -1,11 +1,14 @@
 """Where the embedding table of the built-in text encoder starts: word co-occurrence statistics.
 
-Positive pointwise mutual information of words within a window, factorized by a truncated SVD
-(Levy and Goldberg 2014), weighted by inverse document frequency. N-gram rows start as the ridge
-regression of the word vectors on the words' n-grams, pair rows at zero.
+Some columns come from positive pointwise mutual information of words within a window, factorized
+by a truncated SVD (Levy and Goldberg 2014), the others from latent semantic analysis (Deerwester
+et al. 1990) of whole texts; both are weighted by inverse document frequency. N-gram rows start as
+the ridge regression of the word vectors on the words' n-grams, pair rows at zero.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
@@ -13,9 +16,37 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn.utils.extmath import randomized_svd
 
-from text_data import FIRST_WORD, Ids, Packed, Vocabulary
+from text_data import Packed
+from tollkeeper.encoders.tokenizer import EMPTY, FIRST_WORD, Vocabulary
 
 Table = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class StartSettings:
+    """How the table is started.
+
+    Attributes:
+        near: Columns from words near each other.
+        topics: Columns from words in the same text.
+        mix: Size of the topic columns relative to the others.
+        window: Greatest distance of words near each other, in tokens.
+        power: Exponent of the context counts.
+        seed: Seed of the truncated SVDs.
+    """
+
+    near: int = 320
+    topics: int = 192
+    mix: float = 0.5
+    window: int = 8
+    power: float = 0.75
+    seed: int = 0
+
+
+def standard(columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scale a block of columns to unit variance overall."""
+    scaled: NDArray[np.float64] = columns / columns.std()
+    return scaled
 
 
 def cooccurrence(packed: Packed, words: int, window: int) -> sp.csr_matrix:
@@ -56,26 +87,46 @@ def spell_rows(packed: Packed, vocabulary: Vocabulary, table: Table, ridge: floa
     first, buckets = vocabulary.first_bucket, vocabulary.buckets
     types = len(packed.known)
     ones = np.ones(len(packed.spelling))
-    spelled = sp.csr_matrix(
-        (ones, packed.spelling - first, packed.spell_starts), (types, buckets)
-    )[packed.known > 0]
+    spelled = sp.csr_matrix((ones, packed.spelling - first, packed.spell_starts), (types, buckets))[
+        packed.known > 0
+    ]
     gram = (spelled.T @ spelled).toarray() + ridge * np.eye(buckets)
-    target: Ids = packed.known[packed.known > 0]
+    target = packed.known[packed.known > 0]
     fitted: Table = scipy.linalg.solve(gram, spelled.T @ table[target], assume_a="pos")
     return fitted
 
 
-def starting_table(
-    packed: Packed, vocabulary: Vocabulary, *, width: int, window: int, power: float, seed: int
-) -> Table:
-    """Return the (rows, width) table that training starts from, words at unit variance."""
+def document_matrix(packed: Packed, words: int, weight: NDArray[np.float64]) -> sp.csr_matrix:
+    """Return (texts, words) term frequencies times `weight`, damped, each text of unit norm."""
+    texts = len(packed.starts) - 1
+    known = packed.known[packed.types] - FIRST_WORD
+    text = np.repeat(np.arange(texts), np.diff(packed.starts))
+    used = known >= 0
+    matrix = sp.csr_matrix((np.ones(int(used.sum())), (text[used], known[used])), (texts, words))
+    matrix.data = (1 + np.log(matrix.data)) * weight[matrix.indices]
+    length = np.sqrt(np.asarray(matrix.multiply(matrix).sum(1)).ravel())
+    return (sp.diags(1 / np.maximum(length, 1e-9)) @ matrix).tocsr()
+
+
+def starting_table(packed: Packed, vocabulary: Vocabulary, start: StartSettings) -> Table:
+    """Return the (rows, width) table that training starts from, words at unit variance.
+
+    Args:
+        packed: The training texts.
+        vocabulary: What the rows stand for.
+        start: Widths, window and seed.
+    """
     words = len(vocabulary.words)
-    information = ppmi(cooccurrence(packed, words, window), power)
-    left, _, _ = randomized_svd(information, width, n_iter=3, random_state=seed)
+    weight = inverse_frequency(packed, words)
+    information = ppmi(cooccurrence(packed, words, start.window), start.power)
+    near, _, _ = randomized_svd(information, start.near, n_iter=3, random_state=start.seed)
+    documents = document_matrix(packed, words, weight)
+    _, size, topics = randomized_svd(documents, start.topics, n_iter=3, random_state=start.seed)
+    width = start.near + start.topics
     table = np.zeros((vocabulary.rows, width), dtype=np.float32)
     ends = slice(FIRST_WORD, FIRST_WORD + words)
-    table[ends] = left * inverse_frequency(packed, words)[:, None]
-    table[ends] /= table[ends].std()
+    table[ends, : start.near] = standard(near * weight[:, None])
+    table[ends, start.near :] = start.mix * standard(topics.T * weight[:, None] / np.sqrt(size))
     table[vocabulary.first_bucket :] = spell_rows(packed, vocabulary, table, ridge=2.0)
-    table[1] = np.random.default_rng(seed).standard_normal(width) * 0.1
+    table[EMPTY] = np.random.default_rng(start.seed).standard_normal(width) * 0.1
     return table

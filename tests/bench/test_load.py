@@ -20,7 +20,7 @@ DIM = 6
 Answer = Callable[[list[str]], tuple[int, bytes]]
 
 
-def plan(port: int = 1, *, inputs: int = 2, connections: int = 3) -> Plan:
+def plan(port: int = 1, *, inputs: int = 2, connections: int = 3, distinct: int = 10**6) -> Plan:
     """Return a plan of one second, by the fake clock."""
     return Plan(
         port=port,
@@ -32,6 +32,7 @@ def plan(port: int = 1, *, inputs: int = 2, connections: int = 3) -> Plan:
         warm_s=0.25,
         seconds=1.0,
         first=1000,
+        distinct=distinct,
     )
 
 
@@ -76,10 +77,18 @@ async def test_counts_answers_inside_the_window(split: bool) -> None:
     async with server(good, seen, split=split) as port:
         # A hundredth of a second passes with each look at the clock.
         report = await run_plan(plan(port), clock=FakeClock(step=0.01))
-    assert len(set(seen)) == len(seen) > 0
+    assert len(set(seen)) == len(seen) == 2 * report.answered
     assert 10 <= report.requests <= 100
     assert report.per_second == report.requests
     assert 10 <= report.p50_ms <= report.p99_ms <= 100
+
+
+async def test_a_round_can_repeat_its_requests() -> None:
+    """With a limit on distinct requests, the first one comes again after the last."""
+    seen: list[str] = []
+    async with server(good, seen) as port:
+        await run_plan(plan(port, distinct=5), clock=FakeClock(step=0.01))
+    assert len(set(seen)) == 2 * 5 < len(seen)
 
 
 @pytest.mark.parametrize(

@@ -107,11 +107,17 @@ def test_rows_do_not_depend_on_their_batch(threads: int) -> None:
 
 
 def test_long_company_does_not_matter(encoder: TextEncoder) -> None:
-    """A short text has the same bytes beside a very long one, which has the same bytes alone."""
-    short, long = "My card is lost.", "every word here " * 2_500
-    both = encoder.embed([short, long])
-    assert both[0].tobytes() == encoder.embed([short])[0].tobytes()
-    assert both[1].tobytes() == encoder.embed([long])[0].tobytes()
+    """Short and very long texts have the same bytes together as alone."""
+    texts = [
+        "My card is lost.",
+        "every word here " * 2_500,
+        "qwertyuiopasdfghjklzxcvb " * 8_000,
+        "money for a transfer " * 150,
+        "What is a top-up?",
+    ]
+    together = encoder.embed(texts)
+    for text, row in zip(texts, together, strict=True):
+        assert encoder.embed([text])[0].tobytes() == row.tobytes()
 
 
 @pytest.mark.parametrize("text", ODD_TEXTS, ids=range(len(ODD_TEXTS)))
@@ -228,13 +234,14 @@ def hashed(texts: list[str], width: int) -> NDArray[np.float64]:
 def test_quality_on_banking77(
     encoder: TextEncoder, banking: tuple[list[str], list[str], list[str], list[str]]
 ) -> None:
-    """A linear probe tells 77 intents apart, far better than on hashed words."""
+    """A linear probe on half of the texts tells 77 intents apart, far better than on hashed words."""
     train, labels, test, truth = banking
+    train, labels = train[::2], labels[::2]
     known, asked = np.asarray(labels), np.asarray(truth)
     learned = probe_accuracy(encoder.embed(train), known, encoder.embed(test), asked)
     floor = probe_accuracy(hashed(train, encoder.dim), known, hashed(test, encoder.dim), asked)
-    assert learned >= 0.84
-    assert learned >= floor + 0.03
+    assert learned >= 0.80
+    assert learned >= floor + 0.08
 
 
 def test_neighbors_mean_the_same(encoder: TextEncoder) -> None:

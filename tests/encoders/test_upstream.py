@@ -343,7 +343,9 @@ def test_a_corrupt_answer_fails_the_call(
     assert len(fake.requests) == 1
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"null", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"[]", b"null", b"\xff\xfe", b"[" * 100_000 + b"]" * 100_000]
+)
 def test_an_empty_or_foreign_200_fails_the_call(
     fake: FakeUpstream, connect: Connect, body: bytes
 ) -> None:
@@ -446,6 +448,14 @@ def test_a_refused_input_is_the_clients_error(
         connect().embed(["a"])
     assert caught.value.message.endswith(f": {expected.message}")
     assert caught.value.code == expected.code
+
+
+def test_refused_token_lists_say_what_to_set(fake: FakeUpstream, connect: Connect) -> None:
+    """A 422 about token lists (TEI once) tells LangChain's users what to change."""
+    words = "data did not match any variant of untagged enum Input"
+    fake.behavior = lambda _: Reply(422, {"message": words, "code": 422, "type": "validation"})
+    with pytest.raises(InputError, match="check_embedding_ctx_length=False"):
+        connect().embed([[1, 2], [3]])
 
 
 def test_complaints_are_cleaned(fake: FakeUpstream, connect: Connect) -> None:

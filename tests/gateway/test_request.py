@@ -190,6 +190,7 @@ def test_messages_say_where() -> None:
         ("a", ("a",), "text", True),
         (" \n", (" \n",), "text", True),
         ('say "hi", [you]', ('say "hi", [you]',), "text", True),
+        ("é" * 10, ("é" * 10,), "text", True),
         (["a"], ("a",), "text", False),
         (["\\", '"', ","], ("\\", '"', ","), "text", False),
         (["a", "a", "\U0001f600"], ("a", "a", "\U0001f600"), "text", False),
@@ -305,6 +306,16 @@ def test_any_bytes_parse_or_are_refused(raw: bytes) -> None:
 def test_any_json_parses_or_is_refused(value: Any, ascii_only: bool) -> None:
     """No JSON value raises anything but a request error, NaN and odd strings included."""
     survives(json.dumps(value, ensure_ascii=ascii_only).encode(errors="surrogatepass"))
+
+
+def test_any_depth_is_refused() -> None:
+    """However deep a value is nested, and whatever parser gives up first, it is refused."""
+    limits = Limits()
+    for depth in range(800, 1100):
+        nested = b"[" * depth + b"]" * depth
+        for start in (b"", b"NaN, "):
+            with pytest.raises(InputError):
+                parse(b'{"input": [%b%b]}' % (start, nested), limits)
 
 
 @given(valid_bodies, st.data())

@@ -100,7 +100,7 @@ def test_a_failing_migration_leaves_the_file_as_it_was(path: Path) -> None:
 
 
 def test_many_may_create_one_file_at_once(path: Path) -> None:
-    """Gateways that start together on a new file all get the same ledger."""
+    """Gateways that start together on a new file all get the same ledger, and no other file."""
     start = threading.Barrier(6)
     ledgers: list[SqliteLedger] = []
 
@@ -118,6 +118,7 @@ def test_many_may_create_one_file_at_once(path: Path) -> None:
     assert all(ledger.find_tenant("acme") for ledger in ledgers)
     for ledger in ledgers:
         ledger.close()
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def test_files_are_readable_by_their_owner_only(path: Path) -> None:

@@ -128,9 +128,9 @@ def test_a_commit_under_another_process_lock_fails_and_can_be_repeated(tmp_path:
 
 
 def test_an_unforeseen_failure_does_not_end_the_writer(
-    ledger: SqliteLedger, monkeypatch: pytest.MonkeyPatch
+    ledger: SqliteLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever goes wrong in a group becomes LedgerError, and the next group is served."""
+    """Whatever goes wrong becomes LedgerError, frees the file and lets the next group through."""
 
     def fail(*_: object) -> None:
         raise RuntimeError("unforeseen")
@@ -141,6 +141,8 @@ def test_an_unforeseen_failure_does_not_end_the_writer(
             submit(ledger, "acme", 0).result()
     with pytest.raises(LedgerError, match="unforeseen"):
         ledger._writer.call(fail)
+    with closing(sqlite3.connect(tmp_path / "ledger.db", timeout=0)) as other:
+        other.execute("BEGIN IMMEDIATE")
     assert submit(ledger, "acme", 0).result().version == 1
 
 

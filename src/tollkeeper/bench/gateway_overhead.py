@@ -5,18 +5,21 @@ nothing. A load generator in a process of its own takes rounds against them in t
 and each pair of rounds gives one ratio. The hash encoder costs almost nothing, so the
 guard has nowhere to hide; a real encoder makes the ratio better.
 
-With 16 connections the server is saturated, so latency there is mostly waiting in
-line. The diagnostic `alone` repeats the latency with one connection.
+Every input is new, so the one tenant passes the knee within the first seconds and its
+answers carry noise: the guard's most expensive state. The diagnostic `quiet` asks so
+few different inputs that the tenant stays below the knee. With 16 connections the
+server is saturated, so latency is mostly waiting in line; the diagnostic `alone`
+has one connection.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -33,6 +36,9 @@ TOLERANCE = 0.10
 
 _REQUESTS_PER_ROUND = 10**8
 """More than any round can send, so that rounds never share an input."""
+
+_QUIET_INPUTS = 250
+"""Inputs per quiet round; all quiet rounds together stay below every profile's knee."""
 
 _CALIBRATION_TEXTS = 2000
 
@@ -65,74 +71,83 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """One round against one server.
+
+    Attributes:
+        load: what the load generator saw.
+        cpu_ms: the server's processor time per request; None off Linux. A busy
+            machine changes it far less than the clock on the wall.
+    """
+
+    load: Report
+    cpu_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Pair:
     """One turn of both servers."""
 
-    on: Report
-    off: Report
+    on: Turn
+    off: Turn
+
+
+Pairs = dict[int, list[Pair]]
+"""Turns by number of inputs per request."""
 
 
 def measure(setting: Setting, context: Context) -> Measurement:
     """Measure the cheap encoder for the ratios, then the real one for memory."""
     steps = _Steps(setting, context)
+    few = max(1, setting.rounds // 2)
     with steps.servers(setting.encoder) as cheap:
-        pairs = {
-            n: cheap.take_turns(n, setting.connections, setting.rounds) for n in setting.inputs
-        }
-        alone = {n: cheap.take_turns(n, 1, max(1, setting.rounds // 2)) for n in setting.inputs}
+        quiet = cheap.take_turns(few, distinct=_QUIET_INPUTS)
+        loud = cheap.take_turns(setting.rounds)
+        alone = cheap.take_turns(few, connections=1)
     with steps.servers(setting.real_encoder) as real:
-        real_pairs = {
-            n: real.take_turns(n, setting.connections, max(1, setting.rounds // 2))
-            for n in setting.inputs
-        }
+        real_loud = real.take_turns(few)
         memory_mb = real.on.peak_memory_mb()
-    found = summarize(pairs, context.rng(1))
-    metrics = dict(found.metrics)
+    metrics = throughput_metrics(loud, context.rng(1))
     if memory_mb is not None:
         name = setting.real_encoder.replace(":", "_")
         metrics[f"serving_rss_mb.{name}"] = Metric(memory_mb, "MB", "lower", tolerance=0.10)
     diagnostics = {
-        **found.diagnostics,
-        "alone": _latencies(alone),
-        setting.real_encoder: {
-            **_latencies(real_pairs),
-            **{f"throughput_on_over_off.n{n}": _ratio(p) for n, p in real_pairs.items()},
-        },
+        **describe(loud),
+        "quiet": describe(quiet),
+        "alone": describe(alone),
+        setting.real_encoder: describe(real_loud),
+        "rounds": {f"n{n}": [asdict(pair) for pair in pairs] for n, pairs in loud.items()},
     }
-    return Measurement(metrics, diagnostics)
+    return Measurement(metrics, diagnostics, hardware={"blas_threads": 1})
 
 
-def summarize(pairs: dict[int, list[Pair]], rng: np.random.Generator) -> Measurement:
-    """Turn rounds into throughput ratios and added latencies.
-
-    Args:
-        pairs: rounds by number of inputs per request.
-        rng: draws the bootstrap.
-    """
-    metrics = {
+def throughput_metrics(turns: Pairs, rng: np.random.Generator) -> dict[str, Metric]:
+    """Return the ratio of requests per second for each number of inputs."""
+    return {
         f"throughput_on_over_off.n{n}": ratio_metric(
-            [pair.on.per_second for pair in taken],
-            [pair.off.per_second for pair in taken],
+            [pair.on.load.per_second for pair in pairs],
+            [pair.off.load.per_second for pair in pairs],
             direction="higher",
             tolerance=TOLERANCE,
             rng=rng,
         )
-        for n, taken in pairs.items()
+        for n, pairs in turns.items()
     }
-    rounds = {f"n{n}": [asdict(pair) for pair in taken] for n, taken in pairs.items()}
-    return Measurement(metrics, {**_latencies(pairs), "rounds": rounds})
 
 
-def _latencies(pairs: dict[int, list[Pair]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for n, taken in pairs.items():
-        found[f"added_p50_ms.n{n}"] = spread([pair.on.p50_ms - pair.off.p50_ms for pair in taken])
-        found[f"added_p99_ms.n{n}"] = spread([pair.on.p99_ms - pair.off.p99_ms for pair in taken])
+def describe(turns: Pairs) -> dict[str, dict[str, float]]:
+    """Return added latency, throughput ratio and processor time as spreads over rounds."""
+    found: dict[str, dict[str, float]] = {}
+    for n, pairs in turns.items():
+        loads = [(pair.on.load, pair.off.load) for pair in pairs]
+        found[f"added_p50_ms.n{n}"] = spread([on.p50_ms - off.p50_ms for on, off in loads])
+        found[f"added_p99_ms.n{n}"] = spread([on.p99_ms - off.p99_ms for on, off in loads])
+        found[f"on_over_off.n{n}"] = spread([on.per_second / off.per_second for on, off in loads])
+        for side in ("on", "off"):
+            taken = [getattr(pair, side).cpu_ms for pair in pairs]
+            if None not in taken:
+                found[f"server_cpu_ms_{side}.n{n}"] = spread(taken)
     return found
-
-
-def _ratio(pairs: list[Pair]) -> dict[str, float]:
-    return spread([pair.on.per_second / pair.off.per_second for pair in pairs])
 
 
 class _Steps:
@@ -141,13 +156,15 @@ class _Steps:
     def __init__(self, setting: Setting, context: Context) -> None:
         self.setting = setting
         self.context = context
-        self.total = 2 * len(setting.inputs) * (setting.rounds + 2 * max(1, setting.rounds // 2))
+        self.total = 2 * len(setting.inputs) * (setting.rounds + 3 * max(1, setting.rounds // 2))
         self._numbers = iter(range(self.total))
 
     def servers(self, encoder: str) -> _Servers:
         return _Servers(self, encoder)
 
-    def round(self, server: Server, *, dim: int, inputs: int, connections: int) -> Report:
+    def turn(
+        self, server: Server, *, dim: int, inputs: int, connections: int, distinct: int
+    ) -> Turn:
         number = next(self._numbers)
         self.context.progress(number, self.total, f"{inputs} inputs, {connections} connections")
         plan = Plan(
@@ -160,8 +177,10 @@ class _Steps:
             warm_s=self.setting.warm_s,
             seconds=self.setting.seconds,
             first=number * _REQUESTS_PER_ROUND,
+            distinct=distinct,
         )
-        return Report(
+        before = server.cpu_seconds()
+        load = Report(
             **run_apart(
                 "tollkeeper.bench.load:generate",
                 asdict(plan),
@@ -169,6 +188,10 @@ class _Steps:
                 progress=self.context.progress,
             )
         )
+        after = server.cpu_seconds()
+        if before is None or after is None:
+            return Turn(load, None)
+        return Turn(load, 1e3 * (after - before) / load.answered)
 
 
 class _Servers:
@@ -211,21 +234,38 @@ class _Servers:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def take_turns(self, inputs: int, connections: int, rounds: int) -> list[Pair]:
-        """Return `rounds` pairs; every other pair starts with the other server."""
-        return list(self._pairs(inputs, connections, rounds))
+    def take_turns(
+        self, rounds: int, *, connections: int | None = None, distinct: int | None = None
+    ) -> Pairs:
+        """Return `rounds` pairs for each number of inputs.
 
-    def _pairs(self, inputs: int, connections: int, rounds: int) -> Iterator[Pair]:
-        def load(server: Server) -> Report:
-            return self._steps.round(
-                server, dim=self._encoder.dim, inputs=inputs, connections=connections
-            )
+        Args:
+            rounds: pairs to take; every other pair starts with the other server.
+            connections: None takes the setting's.
+            distinct: different inputs in a round; None repeats none.
+        """
+        setting = self._steps.setting
+        found: Pairs = {}
+        for inputs in setting.inputs:
 
+            def turn(server: Server, inputs: int = inputs) -> Turn:
+                return self._steps.turn(
+                    server,
+                    dim=self._encoder.dim,
+                    inputs=inputs,
+                    connections=connections or setting.connections,
+                    distinct=max(1, distinct // inputs) if distinct else _REQUESTS_PER_ROUND,
+                )
+
+            found[inputs] = list(self._pairs(turn, rounds))
+        return found
+
+    def _pairs(self, turn: Callable[[Server], Turn], rounds: int) -> Iterator[Pair]:
         for number in range(rounds):
             if number % 2:
-                off, on = load(self.off), load(self.on)
+                off, on = turn(self.off), turn(self.on)
             else:
-                on, off = load(self.on), load(self.off)
+                on, off = turn(self.on), turn(self.off)
             yield Pair(on, off)
 
 

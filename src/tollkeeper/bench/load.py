@@ -2,7 +2,7 @@
 
 Each connection sends its next request as soon as it has read the last answer. A
 request costs the generator one `bytes.replace` and a header scan, so that it does
-not measure itself. Every input of every request is distinct.
+not measure itself. All inputs of all requests differ, up to the plan's number of requests.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Plan:
         warm_s: seconds of load before counting starts.
         seconds: seconds that count.
         first: number of the first request; rounds must not share numbers.
+        distinct: requests until the first one comes again.
     """
 
     port: int
@@ -53,6 +54,7 @@ class Plan:
     warm_s: float
     seconds: float
     first: int
+    distinct: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +66,14 @@ class Report:
         per_second: requests per second.
         p50_ms: median time from request to last byte of the answer.
         p99_ms: 99th percentile of the same.
+        answered: all answers, with those before and after the counted seconds.
     """
 
     requests: int
     per_second: float
     p50_ms: float
     p99_ms: float
+    answered: int
 
 
 def generate(payload: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
@@ -122,7 +126,7 @@ class _Round:
         self.clock = clock
         self.smallest_body = plan.inputs * len(base64.b64encode(bytes(4 * plan.dim)))
         self._template = request_template(plan)
-        self._next = plan.first
+        self._sent = self._answered = 0
         self._latencies: list[float] = []
         self._count_from = self._count_to = 0.0
 
@@ -131,11 +135,13 @@ class _Round:
         self._count_to = self._count_from + self.plan.seconds
 
     def next_request(self) -> bytes:
-        self._next += 1
-        return self._template.replace(_MARK, b"%012d" % self._next)
+        number = self.plan.first + self._sent % self.plan.distinct
+        self._sent += 1
+        return self._template.replace(_MARK, b"%012d" % number)
 
     def answered(self, sent: float, now: float) -> bool:
         """Count an answer; return whether to go on."""
+        self._answered += 1
         if self._count_from <= now <= self._count_to:
             self._latencies.append(now - sent)
         return now < self._count_to
@@ -145,7 +151,8 @@ class _Round:
             raise BenchError("no request was answered in time; measure for more seconds")
         p50, p99 = np.quantile(self._latencies, (0.5, 0.99)) * 1e3
         count = len(self._latencies)
-        return Report(count, count / self.plan.seconds, float(p50), float(p99))
+        rate = count / self.plan.seconds
+        return Report(count, rate, float(p50), float(p99), self._answered)
 
 
 class _Connection(asyncio.Protocol):

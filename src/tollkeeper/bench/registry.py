@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from tollkeeper.bench import gateway_overhead, guard_speed
+from tollkeeper.bench import gateway_overhead, guard_speed, ledger_durability
 from tollkeeper.bench.experiment import Experiment
 from tollkeeper.errors import ConfigurationError
 
 EXPERIMENTS: tuple[Experiment[Any], ...] = (
     guard_speed.EXPERIMENT,
     gateway_overhead.EXPERIMENT,
+    ledger_durability.EXPERIMENT,
 )
 
 UNMEASURED_PROFILES = {

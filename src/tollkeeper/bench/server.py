@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import socket
 import subprocess
@@ -26,22 +27,29 @@ class Server:
     """A running gateway; use it as a context manager."""
 
     def __init__(
-        self, folder: Path, *, profile: str, encoder: str, calibration: Path | None = None
+        self,
+        folder: Path,
+        *,
+        profile: str,
+        encoder: str,
+        calibration: Path | None = None,
+        key: str | None = None,
     ) -> None:
-        """Create a key in `folder`, start the server on free ports and wait until it is ready.
+        """Start the server on free ports and wait until it is ready.
 
         Args:
-            folder: empty; becomes the server's data directory.
+            folder: becomes, or is, the server's data directory.
             profile: guard profile.
             encoder: encoder spec.
             calibration: the encoder's, if it does not come with one.
+            key: an API key made earlier; None makes one for tenant `bench`.
 
         Raises:
             BenchError: the key could not be made or the server did not come up.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._log = folder / "server.log"
-        self.key = _create_key(folder)
+        self.key = key or _create_key(folder)
         self.port, admin_port = _free_ports(2)
         command = [
             *(sys.executable, "-m", "tollkeeper", "serve", "--host", "127.0.0.1"),
@@ -52,7 +60,7 @@ class Server:
             command += ["--calibration", str(calibration)]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own program
-                command, stdout=log, stderr=log, env=child_environment(ONE_THREAD)
+                command, stdout=log, stderr=log, env=_environment()
             )
         try:
             self._wait_ready()
@@ -76,6 +84,11 @@ class Server:
             self._process.kill()
             self._process.wait()
 
+    def kill(self) -> None:
+        """Kill the server at once, as a power cut or the kernel would (SIGKILL)."""
+        self._process.kill()
+        self._process.wait()
+
     def peak_memory_mb(self) -> float | None:
         """Return the largest resident set so far in MB (10^6 bytes), or None off Linux."""
         try:
@@ -84,6 +97,16 @@ class Server:
             return None
         found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
         return int(found[1]) * 1024 / 1e6 if found else None
+
+    def cpu_seconds(self) -> float | None:
+        """Return the processor time used so far by all threads, or None off Linux."""
+        try:
+            stat = Path(f"/proc/{self._process.pid}/stat").read_text()
+        except OSError:
+            return None
+        # The name in parentheses may hold spaces; user and system ticks are 12th and 13th after it.
+        ticks = stat.rpartition(")")[2].split()[11:13]
+        return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + START_S
@@ -111,13 +134,19 @@ class Server:
         return json.loads(body or b"null")
 
 
+def _environment() -> dict[str, str]:
+    """Return an environment in which the caller's own settings do not reach the server."""
+    inherited = child_environment(ONE_THREAD)
+    return {name: value for name, value in inherited.items() if not name.startswith("TOLLKEEPER_")}
+
+
 def _create_key(folder: Path) -> str:
     command = [
         *(sys.executable, "-m", "tollkeeper", "keys", "create"),
         *("--data-dir", str(folder), "--tenant", "bench", "--json"),
     ]
     done = subprocess.run(  # noqa: S603 - our own program
-        command, capture_output=True, check=False, env=child_environment({})
+        command, capture_output=True, check=False, env=_environment()
     )
     try:
         return str(json.loads(done.stdout)["key"])

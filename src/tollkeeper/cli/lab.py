@@ -203,12 +203,14 @@ def _embed(
 
     from tollkeeper.cli import inputs as files
 
+    console = Console(stderr=True)
     bar = track(
         files.batches(items, encoder),
         description="embedding",
         total=-(-len(items) // files.BATCH),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
     return np.concatenate([embed(batch) for batch in bar])
 

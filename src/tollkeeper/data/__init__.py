@@ -1,8 +1,8 @@
 """Data sets: where they lie, and one loader for text and one for images."""
 
 from tollkeeper.data.dataset import Dataset
+from tollkeeper.data.folders import locate
 from tollkeeper.data.images import load_images
-from tollkeeper.data.locate import locate
 from tollkeeper.data.text import load_text
 
 __all__ = ["Dataset", "load_images", "load_text", "locate"]

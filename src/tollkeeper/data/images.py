@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tollkeeper.data.dataset import Dataset
-from tollkeeper.data.locate import Folder
+from tollkeeper.data.folders import Folder
 from tollkeeper.errors import DataError
 
 _Images = NDArray[np.uint8]

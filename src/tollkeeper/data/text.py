@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from tollkeeper.data.dataset import Dataset
-from tollkeeper.data.locate import Folder
+from tollkeeper.data.folders import Folder
 from tollkeeper.errors import DataError
 
 _Parsed = tuple[list[str], list[int] | None, tuple[str, ...]]

@@ -91,9 +91,12 @@ def checked(embeddings: object, *, n: int, dim: int | None) -> Embeddings:
         EncoderError: wrong shape, not numeric, or not finite.
     """
     try:
-        array = np.ascontiguousarray(embeddings, dtype=np.float32)
+        with np.errstate(over="ignore"):  # too large becomes infinity, refused below
+            array = np.ascontiguousarray(embeddings, dtype=np.float32)
     except (TypeError, ValueError) as error:
-        raise EncoderError(f"the encoder returned something that is not numbers: {error}") from error
+        raise EncoderError(
+            f"the encoder returned something that is not numbers: {error}"
+        ) from error
     if array.ndim != 2 or array.shape[0] != n or array.shape[1] < 1:
         raise EncoderError(f"expected embeddings of shape ({n}, d), got {array.shape}")
     if dim is not None and array.shape[1] != dim:

@@ -4,8 +4,8 @@ A text is a sum of table rows (words, neighbors, n-grams) that goes through a sm
 network; `weights/text.md` says how it was trained and how good it is. A row of the answer never
 depends on the other inputs of the request:
 
-- the table holds 8-bit integers, so the sum is exact in float32 and neither the order of its
-  terms nor the padding can change it;
+- the table holds small integers, so the sum of a short text is exact in float32 and neither the
+  order of its terms nor the padding can change it; a long text is never padded;
 - the network never sees a batch of one row, which is where matrix kernels change their order of
   summation; nothing is quantized from the data of a batch.
 """
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tollkeeper.encoders.base import checked
+from tollkeeper.encoders.inputs import SEND_STRINGS
 from tollkeeper.encoders.tokenizer import PAD, Tokenizer, Vocabulary, split
 from tollkeeper.errors import EncoderError, InputError
 from tollkeeper.types import Batch, Embeddings
@@ -29,10 +30,13 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).parent / "weights"
 
-_CHUNK_CELLS = 8_192  # padded table rows in one run of the graph; 10 MB of activations
+_CHUNK_CELLS = 8_192  # padded table rows in one run of the graph; 25 MB of activations
 _CHUNK_ROWS = 64  # texts in one run of the graph
 _LEAST_ROWS = 2  # a lone text gets a companion, see above
-_COMPACT_FROM = 512  # texts with more rows than this have their repeats counted instead
+_LONG_FROM = 512  # texts with more rows than this have their repeats counted and run alone
+
+_Bag = tuple[NDArray[np.int64], NDArray[np.float32]]
+"""A text as (l,) table rows and (l,) how often each counts."""
 
 
 def _validated(inputs: Batch) -> list[str]:
@@ -43,31 +47,34 @@ def _validated(inputs: Batch) -> list[str]:
     for at, text in enumerate(texts):
         if not isinstance(text, str):
             kind = type(text).__name__
-            raise InputError(f"expected strings, got {kind} at position {at}", param="input")
+            raise InputError(
+                f"expected strings, got {kind} at position {at}; {SEND_STRINGS}", param="input"
+            )
     return texts
 
 
-def _compact(rows: list[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return (l,) table rows and how often each counts; repeats of long texts are merged."""
+def _bag(rows: list[int]) -> _Bag:
+    """Return the rows of a text with their counts; repeats in long texts are merged."""
     array = np.asarray(rows, dtype=np.int64)
-    if len(rows) <= _COMPACT_FROM:
+    if len(rows) <= _LONG_FROM:
         return array, np.ones(len(rows), dtype=np.float32)
     unique, counts = np.unique(array, return_counts=True)
     return unique, counts.astype(np.float32)
 
 
-def _chunks(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Yield groups of texts of similar length, so that padding and memory stay small.
+def _chunks(sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Yield groups of texts of similar size, so that padding and memory stay small.
 
     Args:
-        lengths: Table rows of each text.
+        sizes: Table rows of each text, repeats included.
 
     Yields:
         Positions of the texts of one run; each position occurs once overall.
     """
     chunk: list[int] = []
-    for at in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if chunk and (len(chunk) == _CHUNK_ROWS or (len(chunk) + 1) * lengths[at] > _CHUNK_CELLS):
+    for at in sorted(range(len(sizes)), key=sizes.__getitem__):
+        full = len(chunk) == _CHUNK_ROWS or (len(chunk) + 1) * sizes[at] > _CHUNK_CELLS
+        if chunk and (full or sizes[at] > _LONG_FROM):
             yield chunk
             chunk = []
         chunk.append(at)
@@ -148,7 +155,8 @@ class TextEncoder:
             InputError: An item is not a string or has more than `max_tokens` tokens.
             EncoderError: The forward pass failed.
         """
-        bags: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
+        bags: list[_Bag] = []
+        sizes: list[int] = []
         counts: list[int] = []
         for at, text in enumerate(_validated(inputs)):
             tokens = split(text)
@@ -159,13 +167,15 @@ class TextEncoder:
                     param="input",
                 )
             counts.append(len(tokens))
-            bags.append(_compact(self._tokenizer.rows(tokens)))
+            rows = self._tokenizer.rows(tokens)
+            sizes.append(len(rows))
+            bags.append(_bag(rows))
         out = np.empty((len(bags), self.dim), dtype=np.float32)
-        for chunk in _chunks([len(rows) for rows, _ in bags]):
+        for chunk in _chunks(sizes):
             out[chunk] = self._forward([bags[at] for at in chunk])
         return checked(out, n=len(bags), dim=self.dim), np.asarray(counts, dtype=np.int64)
 
-    def _forward(self, bags: list[tuple[NDArray[np.int64], NDArray[np.float32]]]) -> Embeddings:
+    def _forward(self, bags: list[_Bag]) -> Embeddings:
         """Run the graph on n bags of rows, padded to one length; returns (n, d)."""
         shape = (max(len(bags), _LEAST_ROWS), max(len(rows) for rows, _ in bags))
         rows = np.full(shape, PAD, dtype=np.int64)

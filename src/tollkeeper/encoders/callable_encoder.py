@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ class CallableEncoder:
 
     def __init__(
         self,
-        function: Callable[[Batch], object],
+        function: Callable[[list[Any]], object],
         *,
         dim: int,
         name: str = "callable",
@@ -32,7 +33,7 @@ class CallableEncoder:
         """Wrap `function`.
 
         Args:
-            function: called with the n inputs as they came; may raise `InputError`.
+            function: called with a list of n inputs; may raise `InputError`.
                 It is called from several threads at once when served.
             dim: width d of what it returns.
             name: the model name clients ask for.
@@ -65,7 +66,7 @@ class CallableEncoder:
             return np.empty((0, self.dim), dtype=np.float32)
         require(inputs, self.accepts, name=self.name)
         try:
-            embeddings = self._function(inputs)
+            embeddings = self._function(list(inputs))
         except TollkeeperError:
             raise
         except Exception as error:

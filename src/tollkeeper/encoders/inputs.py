@@ -12,6 +12,9 @@ from tollkeeper.encoders.base import Modality
 from tollkeeper.errors import InputError
 from tollkeeper.types import Batch
 
+SEND_STRINGS = "send strings (in LangChain set check_embedding_ctx_length=False)"
+"""What a client must do whose token lists are not understood."""
+
 _MAX_TOKEN_ID = 2**31 - 1  # Far above any vocabulary, and safe in int32 graphs.
 
 
@@ -56,11 +59,7 @@ def require(inputs: Batch, accepts: Iterable[Modality], *, name: str) -> Modalit
     found = modality(inputs)
     if found in accepts:
         return found
-    hint = (
-        "; send strings (in LangChain set check_embedding_ctx_length=False)"
-        if found == "tokens"
-        else ""
-    )
+    hint = f"; {SEND_STRINGS}" if found == "tokens" else ""
     raise InputError(
         f"model {name!r} accepts {' or '.join(sorted(accepts))} input, got {found}{hint}",
         param="input",

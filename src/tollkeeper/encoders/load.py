@@ -116,8 +116,9 @@ def _from_python(spec: str, target: str) -> Encoder:
         )
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-        encoder = None if spec.startswith("torch:") else _as_encoder(found)
-        encoder = encoder or _as_encoder(found())
+        encoder = None if spec.startswith("torch:") else _as_encoder(found, attribute)
+        if encoder is None and callable(found):
+            encoder = _as_encoder(found(), attribute)
     except ConfigurationError:
         raise
     except Exception as error:
@@ -134,7 +135,7 @@ def _from_python(spec: str, target: str) -> Encoder:
     return encoder
 
 
-def _as_encoder(found: Any) -> Encoder | None:
+def _as_encoder(found: Any, name: str) -> Encoder | None:
     """Return an encoder for an encoder or a callable with `dim`; None for anything else."""
     if isinstance(found, type):
         return None
@@ -143,6 +144,5 @@ def _as_encoder(found: Any) -> Encoder | None:
     dim = getattr(found, "dim", None)
     if not callable(found) or not isinstance(dim, int):
         return None
-    name = getattr(found, "__name__", "callable")
     accepts = getattr(found, "accepts", frozenset({"text"}))
     return CallableEncoder(found, dim=dim, name=name, accepts=accepts)

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tollkeeper.encoders.base import Encoder
+from tollkeeper.encoders.base import Encoder, Modality
+from tollkeeper.encoders.inputs import modality
 from tollkeeper.errors import BudgetExhausted, ConfigurationError
 from tollkeeper.types import Batch, Embeddings
 
@@ -68,12 +69,13 @@ class MeteredEncoder:
 
         Raises:
             BudgetExhausted: the call holds more new inputs than remain; nothing was asked.
-            InputError: from the victim.
+            InputError: foreign or mixed inputs; or from the victim.
             EncoderError: from the victim.
         """
         if len(inputs) == 0:
             return np.empty((0, self.dim), dtype=np.float32)
-        new = {_digest(item) for item in inputs} - self._seen
+        kind = modality(inputs)
+        new = {_digest(item, kind) for item in inputs} - self._seen
         if len(new) > self.remaining:
             raise BudgetExhausted(
                 f"the call holds {len(new)} new inputs but {self.remaining} "
@@ -86,17 +88,13 @@ class MeteredEncoder:
         return embeddings
 
 
-def _digest(item: Any) -> bytes:
-    """Return 16 bytes that are equal for equal inputs; kinds never collide."""
-    if isinstance(item, str):
-        # Lone surrogates must not crash a meter; the victim decides about them.
-        return hashlib.blake2b(
-            item.encode("utf-8", "surrogatepass"), digest_size=16, person=b"text"
-        ).digest()
-    if isinstance(item, list | tuple):
-        # Token ids; a fixed dtype makes lists, tuples and arrays of them equal.
-        item = np.asarray(item, dtype=np.int64)
-    elif np.issubdtype(item.dtype, np.integer) and item.ndim == 1:
-        item = item.astype(np.int64)
-    header = f"{item.dtype.str}{item.shape}".encode()
-    return hashlib.blake2b(header + item.tobytes(), digest_size=16, person=b"array").digest()
+def _digest(item: Any, kind: Modality) -> bytes:
+    """Return 16 bytes that are equal for equal inputs of a kind; kinds never collide."""
+    if kind == "text":
+        content = item.encode()
+    elif kind == "tokens":
+        # A fixed dtype makes lists, tuples and arrays of the same ids equal.
+        content = np.asarray(item, dtype=np.int64).tobytes()
+    else:
+        content = f"{item.shape}".encode() + item.tobytes()
+    return hashlib.blake2b(content, digest_size=16, person=kind.encode()).digest()

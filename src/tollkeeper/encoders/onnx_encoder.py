@@ -20,7 +20,8 @@ and length may be fixed or dynamic.
 `model.json` beside `model.onnx` is optional and may hold `name`; for images
 `layout` ("nchw" or "nhwc", needed when the shape does not tell), `size`
 ([height, width], needed when the graph leaves it open), `mean` and `std` (three
-numbers each); for tokens `max_tokens`.
+numbers each); for tokens `max_tokens`, the most that the model reads: without it
+a longer input fails inside the graph and counts as the encoder's failure.
 """
 
 from __future__ import annotations

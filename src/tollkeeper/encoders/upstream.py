@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tollkeeper.encoders.base import Modality
-from tollkeeper.encoders.inputs import estimate_tokens, require
+from tollkeeper.encoders.inputs import SEND_STRINGS, estimate_tokens, require
 from tollkeeper.encoders.upstream_wire import (
     Answer,
     Complaint,
@@ -106,7 +106,9 @@ class UpstreamEncoder:
         self._encoding = "base64"
         self._has_answered = False
         self._owns_client = client is None
-        self._client = client or httpx2.Client()
+        self._client = client or httpx2.Client(
+            limits=httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
+        )
         self.concurrency = concurrency
         self.name = model or "upstream"
         self.dim = dim or 0
@@ -210,7 +212,7 @@ class UpstreamEncoder:
             if len(items) > 1 and _is_too_much(status, complaint):
                 half = len(items) // 2
                 return self._ask(items[:half]) + self._ask(items[half:])
-            _refuse(status, complaint)
+            _refuse(status, complaint, sent_tokens=isinstance(items[0], list))
         answer = parse_answer(body, n=len(items), dim=self.dim or None)
         self._has_answered = True
         return [(answer, items)]
@@ -305,12 +307,13 @@ def _is_too_much(status: int, complaint: Complaint) -> bool:
     return status == 413 or (status in {400, 422} and complaint.is_about_batch)
 
 
-def _refuse(status: int, complaint: Complaint) -> NoReturn:
+def _refuse(status: int, complaint: Complaint, *, sent_tokens: bool) -> NoReturn:
     """Raise the error that an answer other than 200 stands for."""
     words = complaint.message or "it gave no reason"
     if status in {400, 422}:
+        hint = f"; if it takes no token lists, {SEND_STRINGS}" if sent_tokens else ""
         raise InputError(
-            f"the model refused the input: {words}", param="input", code=complaint.code
+            f"the model refused the input: {words}{hint}", param="input", code=complaint.code
         )
     if status == 413:
         raise TooLargeError(f"the input is too large for the model: {words}", param="input")

@@ -24,6 +24,7 @@ from tollkeeper.types import Embeddings
 
 _MAX_MESSAGE = 300  # Characters of an upstream's own words that may reach a client.
 _MAX_USAGE = 2**31  # More tokens than any request holds; above it the count is garbage.
+_NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _SECRETS = re.compile(r"https?://\S+|\b(?:sk|hf|tk)[-_]\S{6,}|\bBearer\s+\S+", re.IGNORECASE)
 _TOO_MANY = re.compile(
     r"batch[ _-]?size|too many (?:inputs|items|texts)|(?:maximum|max) batch|"
@@ -87,7 +88,7 @@ def parse_answer(body: bytes, *, n: int, dim: int | None) -> Answer:
     """
     try:
         answer = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _NO_JSON as error:
         raise EncoderError("the upstream answered 200 with something that is not JSON") from error
     data = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(data, list) or not all(isinstance(item, dict) for item in data):
@@ -118,7 +119,7 @@ def parse_complaint(body: bytes, *, secret: str | None) -> Complaint:
     """
     try:
         answer = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _NO_JSON:
         return Complaint("", None)
     fields = answer if isinstance(answer, dict) else {}
     inner = fields.get("error", fields)
@@ -141,7 +142,8 @@ def spread(total: int, weights: NDArray[np.int64]) -> NDArray[np.int64]:
         (n,) int64 that sum to `total`.
     """
     edges = np.cumsum(weights) * total // weights.sum()
-    return np.diff(edges, prepend=np.int64(0)).astype(np.int64)
+    shares: NDArray[np.int64] = np.diff(edges, prepend=0)
+    return shares
 
 
 def _in_order(data: list[dict[str, Any]]) -> list[dict[str, Any]]:

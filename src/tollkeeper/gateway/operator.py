@@ -94,7 +94,13 @@ class Operator:
         return self._store.keys()
 
     def revoke_key(self, key_id: str) -> KeyInfo:
-        """Revoke a key; running servers refuse it within a second."""
+        """Revoke a key; running servers refuse it within a second.
+
+        Raises:
+            ConfigurationError: there is no such key.
+        """
+        if key_id not in [info.id for info in self.keys()]:
+            raise ConfigurationError(f"there is no key {key_id!r}; see `tollkeeper keys list`")
         return self._store.revoke_key(key_id, at=self._clock())
 
     def tenants(self) -> list[TenantReport]:

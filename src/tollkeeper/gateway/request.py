@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -29,7 +29,6 @@ MODEL_NAME_CHARS = 256
 LENIENT_BYTES = 2**20
 """Malformed bodies up to this size are read again to name the field."""
 
-Inputs = tuple[str, ...] | tuple[list[int], ...]
 Item = str | Sequence[int] | NDArray[np.uint8]
 
 T = TypeVar("T")
@@ -69,7 +68,8 @@ class EmbeddingsRequest:
     """A well-formed request for embeddings.
 
     Attributes:
-        inputs: n items in request order: texts, token lists, or data URIs of images.
+        inputs: n items in request order: texts (str), token lists (list of int), or data
+            URIs of images (str).
         modality: which of these they are.
         model: the name as the client wrote it; not checked here.
         encoding_format: how the embeddings are written.
@@ -78,7 +78,7 @@ class EmbeddingsRequest:
         single: whether `input` was one item and not a list of items.
     """
 
-    inputs: Inputs
+    inputs: tuple[Any, ...]
     modality: Modality
     model: str
     encoding_format: EncodingFormat
@@ -189,10 +189,10 @@ def _malformed(body: bytes, reason: str) -> InputError:
     for name in _Body.__struct_fields__:
         try:
             json.dumps(fields.get(name), allow_nan=False, ensure_ascii=False).encode()
-        except ValueError:
+        except (ValueError, RecursionError):
             return InputError(
-                f"expected {name} to be valid JSON, got NaN, Infinity or half of a surrogate "
-                "pair; remove it",
+                f"expected {name} to be plain JSON, got NaN, Infinity, half of a surrogate pair "
+                "or deep nesting; remove it",
                 param=name,
             )
     return InputError(
@@ -222,7 +222,7 @@ def _read(decoder: msgspec.json.Decoder[T], raw: Raw | bytes, param: str, expect
         raise InputError(f"expected {param} to be {expected}; {reason}", param=param) from None
 
 
-def _inputs(raw: bytes, limits: Limits) -> tuple[Inputs, Modality, bool]:
+def _inputs(raw: bytes, limits: Limits) -> tuple[tuple[Any, ...], Modality, bool]:
     """Tell the four forms of `input` apart by their first characters, then read that form."""
     opening = _LIST_OPENING.match(raw)
     if opening is None:

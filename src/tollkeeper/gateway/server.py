@@ -76,7 +76,12 @@ def make_guard(settings: Settings, *, master: bytes, encoder: Encoder) -> Guard:
         given=settings.calibration,
         required=profile.needs_calibration,
     )
-    return Guard(profile, calibration, secret=keys.derive(master, "guard", encoder.name))
+    return Guard(profile, calibration, secret=guard_secret(master, encoder.name))
+
+
+def guard_secret(master: bytes, model: str) -> bytes:
+    """Return the secret that everything about one guarded model is derived from: 32 bytes."""
+    return keys.derive(master, "guard", model)
 
 
 def make_operator(settings: Settings, stores: Stores, *, clock: Callable[[], float]) -> Operator:
@@ -101,6 +106,7 @@ def make_encoder(settings: Settings) -> Encoder:
         threads=settings.encoder_threads,
         api_key=key.get_secret_value() if key else None,
         timeout_s=settings.upstream_timeout_s,
+        concurrency=settings.upstream_concurrency,
     )
 
 
@@ -182,6 +188,9 @@ class Gateway:
                 await self._watcher
         await self.engine.stop()
         await asyncio.to_thread(self.store.close)
+        close = getattr(self.service.encoder, "close", None)
+        if close is not None:
+            await asyncio.to_thread(close)
 
     async def _watch(self) -> None:
         """Notice new and revoked keys and changed tenants, whoever changed them."""

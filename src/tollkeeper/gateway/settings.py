@@ -23,35 +23,35 @@ class Settings(BaseSettings):
     )
 
     host: str = "127.0.0.1"
-    port: int = Field(8080, ge=0, le=65535)
+    port: int = Field(default=8080, ge=0, le=65535)
     admin_host: str = "127.0.0.1"
-    admin_port: int = Field(9090, ge=0, le=65535)
+    admin_port: int = Field(default=9090, ge=0, le=65535)
     data_dir: Path = Path("tollkeeper-data")
-    ledger: str | None = Field(None, description="ledger URL; default: SQLite in data_dir")
+    ledger: str | None = Field(default=None, description="ledger URL; default: SQLite in data_dir")
 
     encoder: str = "builtin:text"
-    encoder_threads: int = Field(1, ge=1, le=256)
+    encoder_threads: int = Field(default=1, ge=1, le=256)
     model_aliases: tuple[str, ...] = ()
     upstream_api_key: SecretStr | None = None
-    upstream_timeout_s: float = Field(60.0, gt=0)
-    upstream_concurrency: int = Field(16, ge=1, le=1024)
+    upstream_timeout_s: float = Field(default=60.0, gt=0)
+    upstream_concurrency: int = Field(default=16, ge=1, le=1024)
 
     profile: str = "recommended"
     calibration: Path | None = None
-    key_version: int = Field(1, ge=1)
+    key_version: int = Field(default=1, ge=1)
     shadow: bool = False
     on_ledger_failure: Literal["closed", "open"] = "closed"
 
-    master_key: SecretStr | None = Field(None, description="64 hex digits; default: data_dir file")
-    admin_token: SecretStr | None = Field(None, description="default: data_dir file")
+    master_key: SecretStr | None = Field(default=None, description="64 hex digits; default: data_dir file")
+    admin_token: SecretStr | None = Field(default=None, description="default: data_dir file")
 
-    max_body_bytes: int = Field(32 * 1024 * 1024, ge=1024)
-    max_inputs: int = Field(2048, ge=1)
-    max_image_pixels: int = Field(16_000_000, ge=1)
-    max_concurrency: int = Field(512, ge=1)
-    max_tenant_concurrency: int = Field(256, ge=1)
-    body_timeout_s: float = Field(30.0, gt=0)
-    shutdown_timeout_s: float = Field(30.0, gt=0)
+    max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
+    max_inputs: int = Field(default=2048, ge=1)
+    max_image_pixels: int = Field(default=16_000_000, ge=1)
+    max_concurrency: int = Field(default=512, ge=1)
+    max_tenant_concurrency: int = Field(default=256, ge=1)
+    body_timeout_s: float = Field(default=30.0, gt=0)
+    shutdown_timeout_s: float = Field(default=30.0, gt=0)
 
     @classmethod
     def settings_customise_sources(

@@ -103,7 +103,7 @@ class Coverage:
 
     def fraction(self, sketch: Sketch) -> float:
         """Return the share of buckets visited, in [0, 1]."""
-        seen = np.unpackbits(self.checked(sketch))
+        seen = np.unpackbits(self.checked(sketch)).view(np.bool_)
         return int(np.count_nonzero(seen)) / max(1, self.buckets_total)
 
     def merge(self, one: Sketch, other: Sketch) -> Sketch:
@@ -116,19 +116,24 @@ class Coverage:
         Args:
             sketch: before; not changed.
             embeddings: (n, d) clean embeddings at full width.
+
+        Raises:
+            GuardError: not a sketch of this guard, or embeddings that are not finite.
         """
+        count = len(embeddings)
         cells = (self.buckets(embeddings) + self._offsets).ravel()
         seen = np.unpackbits(self.checked(sketch))
-        before = np.count_nonzero(seen)
-        opened = np.zeros(len(embeddings), np.intp)
+        before = np.count_nonzero(seen.view(np.bool_))
         new = np.flatnonzero(seen.take(cells) == 0)
+        opened = np.zeros(count, np.intp)
         if new.size:
-            cells = cells[new]
-            # Of repeated indices the last assignment stays: in reverse, the first visitor's.
-            owner = np.empty(seen.size, np.intp)
-            owner[cells[::-1]] = new[::-1]
-            first = new[owner[cells] == new]
-            opened = np.bincount(first // self.tables, minlength=len(embeddings))
+            # Each unseen bucket is marked with its first visitor: of repeated indices the
+            # last assignment stays, so they are assigned in reverse.
+            marks = seen.astype(np.min_scalar_type(count), copy=False)
+            cells, visitors = cells[new], (new // self.tables + 1).astype(marks.dtype)
+            marks[cells[::-1]] = visitors[::-1]
+            first = visitors[marks[cells] == visitors]
+            opened = np.bincount(first, minlength=count + 1)[1:]
             seen[cells] = 1
             sketch = np.packbits(seen)
         fractions = (before + opened.cumsum()) / max(1, self.buckets_total)
@@ -147,14 +152,18 @@ class Coverage:
         that reason would charge a repeat, so sides too close to call in float32 are
         decided in float64.
         """
+        total = float(np.vdot(embeddings, embeddings))
+        if not math.isfinite(total):
+            raise GuardError("expected finite embeddings, got NaN, infinity or too large numbers")
         margins = embeddings @ self.hyperplanes
         margins -= self.thresholds
         above = margins > 0
         distances = np.abs(margins, out=margins)
-        longest = math.sqrt(np.vdot(embeddings, embeddings))
-        doubt = _ROUNDING * math.sqrt(embeddings.shape[1]) * longest
-        if distances.min(initial=np.inf) <= doubt:
-            rows, planes = np.divmod(np.flatnonzero(distances <= doubt), self.thresholds.size)
+        doubt = _ROUNDING * math.sqrt(embeddings.shape[1])
+        if distances.min(initial=np.inf) <= doubt * math.sqrt(total):
+            lengths = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings))
+            close = np.flatnonzero(distances <= doubt * lengths[:, None])
+            rows, planes = np.divmod(close, self.thresholds.size)
             products = embeddings[rows].astype(np.float64) * self.hyperplanes.T[planes]
             above[rows, planes] = products.sum(axis=1) > self.thresholds[planes]
         return above

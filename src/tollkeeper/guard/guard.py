@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -153,18 +152,21 @@ class Guard:
         if identities is not None and len(identities) != len(clean):
             raise GuardError(f"expected {len(clean)} identities, got {len(identities)}")
         visit = self._coverage.visit(sketch, clean)
-        scales = self.profile.price(visit.fractions)
-        answer = clean
-        if scales.any():
-            answer = self._noisy(clean, scales, key=key, identities=identities, rng=rng)
+        coverage = float(visit.fractions[-1]) if len(clean) else self.fraction(sketch)
+        answer, scales = clean, np.zeros(len(clean), np.float32)
+        # Coverage never falls within a batch, so the last input decides whether any pays.
+        if coverage > self.profile.price.free_until:
+            prices = self.profile.price(visit.fractions)
+            answer = self._noisy(clean, prices, key=key, identities=identities, rng=rng)
+            scales = (prices * self._unit).astype(np.float32)
         if width < self.calibration.dim:
             answer = _with_norms(answer[:, :width], 1.0)
         opened = visit.opened > 0
         return Verdict(
             embeddings=self._transform(key, width)(answer),
             sketch=visit.sketch,
-            coverage=float(visit.fractions[-1]) if len(clean) else self.fraction(sketch),
-            noise_scale=(scales * self._unit).astype(np.float32),
+            coverage=coverage,
+            noise_scale=scales,
             opened=opened,
             charge=float(np.count_nonzero(opened)),
         )
@@ -184,18 +186,26 @@ class Guard:
         rng: np.random.Generator,
     ) -> Embeddings:
         """Return (n, d) embeddings with noise of `scales` times the unit; 0 leaves a row as it is."""
+        paying = np.flatnonzero(scales)
+        rows = clean[paying]
         if identities is None:
-            identities = [hashlib.sha256(row.tobytes()).digest() for row in clean]
-        noise_key = derive(key, "noise", self.version)
+            names = [hashlib.sha256(row.tobytes()).digest() for row in rows]
+        else:
+            names = [identities[i] for i in paying.tolist()]
         noise = self.profile.noise(
-            scales, clean.shape[1], key=noise_key, identities=identities, rng=rng
+            scales[paying],
+            clean.shape[1],
+            key=derive(key, "noise", self.version),
+            identities=names,
+            rng=rng,
         )
-        noise *= (scales * self._unit).astype(np.float32)[:, None]
-        noise += clean
+        noise *= (scales[paying] * self._unit).astype(np.float32)[:, None]
+        noise += rows
         if self.profile.keeps_norm:
-            touched = scales > 0
-            noise[touched] = _with_norms(noise[touched], _norms(clean[touched]))
-        return noise
+            noise = _with_norms(noise, _norms(rows))
+        answer = clean.copy()
+        answer[paying] = noise
+        return answer
 
     def _derive_transform(self, key: bytes, width: int) -> Transform:
         """Return the transform of one tenant at one width."""
@@ -204,7 +214,7 @@ class Guard:
         )
 
     def _checked(self, embeddings: Embeddings) -> Embeddings:
-        """Return (n, d) float32, C-contiguous and finite, or raise GuardError."""
+        """Return (n, d) float32, C-contiguous, or raise GuardError."""
         try:
             array = np.ascontiguousarray(embeddings, dtype=np.float32)
         except (TypeError, ValueError) as error:
@@ -214,9 +224,6 @@ class Guard:
                 f"expected embeddings of shape (n, {self.calibration.dim}), got {array.shape}; "
                 "was the model changed after it was calibrated?"
             )
-        # One pass: the sum of squares is finite only if every number is, and not absurdly large.
-        if not math.isfinite(np.vdot(array, array)):
-            raise GuardError("expected finite embeddings, got NaN, infinity or too large numbers")
         return array
 
     def _checked_width(self, dimensions: int | None) -> int:
@@ -242,12 +249,15 @@ def _coverage(profile: Profile, calibration: Calibration, key: bytes) -> Coverag
     return Coverage(planes, thresholds, profile.tables, profile.bits)
 
 
-def _norms(rows: Embeddings) -> NDArray[np.float64]:
+def _norms(rows: Embeddings) -> Embeddings:
     """Return the (n, 1) Euclidean norms, each a function of its row alone."""
-    return np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1, keepdims=True))
+    squares: Embeddings = np.square(rows).sum(axis=1, keepdims=True)
+    return np.sqrt(squares)
 
 
-def _with_norms(rows: Embeddings, norms: NDArray[np.float64] | float) -> Embeddings:
+def _with_norms(rows: Embeddings, norms: Embeddings | float) -> Embeddings:
     """Return `rows` scaled to the given norms; rows of zeros stay as they are."""
     found = _norms(rows)
-    return (rows * (norms / np.where(found > 0, found, 1.0))).astype(np.float32)
+    found[found == 0] = 1
+    scaled: Embeddings = rows * (norms / found)
+    return scaled

@@ -27,10 +27,10 @@ class Noise(Protocol):
         identities: Sequence[bytes],
         rng: np.random.Generator,
     ) -> Embeddings:
-        """Return (n, dim) float32 standard normal noise; rows whose scale is 0 may be 0.
+        """Return (n, dim) float32 standard normal noise.
 
         Args:
-            scales: (n,) relative noise scales, the name of each input's price level.
+            scales: (n,) positive relative noise scales, the names of the inputs' price levels.
             dim: full embedding width.
             key: the tenant's noise key.
             identities: what makes each input that input, n byte strings.
@@ -48,8 +48,8 @@ class Fresh:
         scales: NDArray[np.float64],
         dim: int,
         *,
-        key: bytes,
-        identities: Sequence[bytes],
+        key: bytes,  # noqa: ARG002 - the interface's
+        identities: Sequence[bytes],  # noqa: ARG002 - the interface's
         rng: np.random.Generator,
     ) -> Embeddings:
         """Return (n, dim) noise from `rng`; key and identities do not matter."""
@@ -72,13 +72,13 @@ class Keyed:
         *,
         key: bytes,
         identities: Sequence[bytes],
-        rng: np.random.Generator,
+        rng: np.random.Generator,  # noqa: ARG002 - the interface's
     ) -> Embeddings:
         """Return (n, dim) noise from the key; `rng` is not touched."""
-        noise = np.zeros((len(scales), dim), np.float32)
-        for row in np.flatnonzero(scales):
-            level = struct.pack("<d", scales[row])
-            # Every field but the last has a fixed length, so no two questions collide.
-            seed = hashlib.sha256(key).digest() + level + identities[row]
-            noise[row] = draws.normals(seed, dim)
-        return noise
+        # Every field but the last has a fixed length, so no two questions collide.
+        secret = hashlib.sha256(key).digest()
+        levels = [struct.pack("<d", scale) for scale in scales]
+        seeds = [
+            secret + level + identity for level, identity in zip(levels, identities, strict=True)
+        ]
+        return draws.normal_rows(seeds, dim)

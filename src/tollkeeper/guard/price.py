@@ -15,6 +15,11 @@ from tollkeeper.errors import ConfigurationError
 class PriceCurve(Protocol):
     """Coverage to relative noise scale; 0 at coverage 0 and never decreasing."""
 
+    @property
+    def free_until(self) -> float:
+        """Coverage up to which nothing is paid."""
+        ...
+
     def __call__(self, fractions: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return (n,) noise scales for (n,) coverage fractions in [0, 1]."""
         ...
@@ -23,6 +28,11 @@ class PriceCurve(Protocol):
 @dataclass(frozen=True, slots=True)
 class Free:
     """No noise at any coverage."""
+
+    @property
+    def free_until(self) -> float:
+        """All of it."""
+        return 1.0
 
     def __call__(self, fractions: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return (n,) zeros."""
@@ -54,6 +64,11 @@ class Exponential:
                 f"expected 0 < flatness < level and a target in (0, 1], got flatness "
                 f"{self.flatness}, level {self.level}, target {self.target}"
             )
+
+    @property
+    def free_until(self) -> float:
+        """Nothing is free."""
+        return 0.0
 
     def __call__(self, fractions: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return (n,) scales; 1.00 at 0.8 and 31.6 at 1 for the paper's constants."""
@@ -95,11 +110,15 @@ class Geometric:
                 f"levels, got {self.knee}, {self.first}, {self.step}, {self.levels}"
             )
 
+    @property
+    def free_until(self) -> float:
+        """The knee."""
+        return self.knee
+
     def __call__(self, fractions: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return (n,) scales: 0, first, 2 first, ..., never more than the ceiling."""
         scales = np.zeros(fractions.shape)
         paying = fractions > self.knee
-        if paying.any():
-            level = np.floor((fractions[paying] - self.knee) / self.step)
-            scales[paying] = self.first * np.exp2(np.minimum(level, self.levels - 1))
+        level = np.floor((fractions[paying] - self.knee) / self.step)
+        scales[paying] = self.first * np.exp2(np.minimum(level, self.levels - 1))
         return scales

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from tollkeeper.guard import draws
 from tollkeeper.guard.keys import derive
-from tollkeeper.guard.orthogonal import to_grid
 from tollkeeper.types import Embeddings
 
 
@@ -55,7 +54,7 @@ class Unchanged:
     out_dim: int = 0
     nbytes: int = 0
 
-    def for_tenant(self, key: bytes, dim: int) -> Unchanged:
+    def for_tenant(self, key: bytes, dim: int) -> Unchanged:  # noqa: ARG002 - the interface's
         """Return the identity on width `dim`."""
         return Unchanged(dim)
 
@@ -127,7 +126,7 @@ class PadShuffleMap:
     def __call__(self, embeddings: Embeddings) -> Embeddings:
         """Return (n, d + p)."""
         pads = np.broadcast_to(self.pad, (len(embeddings), self.pad.size))
-        return np.concatenate([embeddings, pads], axis=1)[:, self.order]
+        return np.concatenate([embeddings, pads], axis=1).take(self.order, axis=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +206,11 @@ class DenseAffineMap:
         The product is exact: x on a grid of 2**-25 of its row's bound, times A, summed
         over d up to 4,096, needs 25 + 16 + 12 = 53 bits, so no BLAS can round it.
         """
-        on_grid = to_grid(embeddings.astype(np.float64), bits=25)
+        rows = embeddings.astype(np.float64)
+        _, exponents = np.frexp(np.abs(rows).max(axis=1, keepdims=True))
+        # Adding 1.5 * 2**52 grid steps and taking them away rounds to whole steps.
+        anchor = np.ldexp(1.5, exponents + 52 - 25)
+        on_grid = (rows + anchor) - anchor
         return (on_grid @ self.matrix + self.shift).astype(np.float32)
 
 

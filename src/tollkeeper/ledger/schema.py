@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from tempfile import mkstemp
 from typing import Final
 
 from tollkeeper.errors import LedgerError
@@ -107,19 +108,44 @@ def prepare(
         LedgerError: it is no ledger, damaged, out of reach, or newer than this program.
     """
     with explained(path):
-        # SQLite gives its log and shared-memory files the mode of the main file.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        with closing(connect(path, busy_timeout_s=busy_timeout_s)) as connection:
-            if _stored_version(connection, path, len(migrations)) < len(migrations):
-                connection.execute("BEGIN IMMEDIATE")
-                # Another process may have upgraded while this one waited for the lock.
-                version = _stored_version(connection, path, len(migrations))
-                for statements in migrations[version:]:
-                    for statement in statements:
-                        connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {len(migrations)}")
-                connection.execute("COMMIT")
-            connection.execute("PRAGMA journal_mode = WAL")
+        if not path.exists():
+            _create(path, busy_timeout_s=busy_timeout_s, migrations=migrations)
+        elif not os.access(path, os.R_OK | os.W_OK):  # SQLite would open it, but only to read
+            raise PermissionError("no permission to write")
+        else:
+            _upgrade(path, busy_timeout_s=busy_timeout_s, migrations=migrations)
+
+
+def _create(path: Path, *, busy_timeout_s: float, migrations: Sequence[Sequence[str]]) -> None:
+    """Make a complete file under another name and link it into place.
+
+    So nobody ever meets a half-made file, and of several who create it one wins. The
+    file in place is never opened past SQLite: closing such a handle would drop the
+    locks that SQLite holds in this process.
+    """
+    handle, name = mkstemp(prefix=path.name, suffix=".new", dir=path.parent)  # mode 0600
+    os.close(handle)
+    made = Path(name)
+    try:
+        _upgrade(made, busy_timeout_s=busy_timeout_s, migrations=migrations)
+        with suppress(FileExistsError):  # another one won
+            path.hardlink_to(made)
+    finally:
+        made.unlink()
+
+
+def _upgrade(path: Path, *, busy_timeout_s: float, migrations: Sequence[Sequence[str]]) -> None:
+    with closing(connect(path, busy_timeout_s=busy_timeout_s)) as connection:
+        if _stored_version(connection, path, len(migrations)) < len(migrations):
+            connection.execute("BEGIN IMMEDIATE")
+            # Another process may have upgraded while this one waited for the lock.
+            version = _stored_version(connection, path, len(migrations))
+            for statements in migrations[version:]:
+                for statement in statements:
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {len(migrations)}")
+            connection.execute("COMMIT")
+        connection.execute("PRAGMA journal_mode = WAL")
 
 
 def verify(connection: sqlite3.Connection, path: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from tollkeeper.errors import DataError
 
+_REPOSITORY = Path(__file__).resolve().parents[3]  # Of a source checkout; harmless elsewhere.
+
 FOLDERS: Mapping[str, str] = {
     "ag_news": "text/ag_news",
     "banking77": "text/banking77",
@@ -109,8 +111,7 @@ def _roots(environ: Mapping[str, str], cwd: Path) -> Iterator[Path]:
     """Yield data roots in the order they are tried."""
     if environ.get("TOLLKEEPER_DATA"):
         yield Path(environ["TOLLKEEPER_DATA"])
-    repository = Path(__file__).resolve().parents[3]
-    for start in (cwd, repository):
+    for start in (cwd, _REPOSITORY):
         yield start.parent / "shared" / "datasets"
     cache = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".cache"
     yield Path(cache) / "tollkeeper" / "datasets"

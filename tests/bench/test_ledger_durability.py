@@ -1,0 +1,59 @@
+"""Law 1 with a real server: kill -9 under load loses nothing a client received."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tollkeeper.bench import ledger_durability
+from tollkeeper.bench.experiment import Context
+from tollkeeper.bench.ledger_durability import Setting, _lost, _Seen, measure
+from tollkeeper.gateway.pools import Deployment
+from tollkeeper.gateway.server import guard_secret, open_stores
+from tollkeeper.gateway.settings import Settings
+from tollkeeper.guard import profiles
+from tollkeeper.guard.calibration import Calibration
+from tollkeeper.guard.guard import Guard
+from tollkeeper.testing.encoders import hash_encoder
+
+
+@pytest.mark.slow
+def test_killed_servers_lose_nothing() -> None:
+    """After each of 6 kills every received answer is in records and sketch, unchanged."""
+    context = Context(seed=0, clock=time.perf_counter, progress=lambda *_: None)
+    found = measure(Setting(kills=6, clients=4, longest_s=0.15), context)
+    assert found.metrics["kills"].value == 6
+    assert found.metrics["lost_charges"].value == 0
+    assert found.metrics["wrong_answers"].value == 0
+    assert found.diagnostics["answers"] >= 6
+    assert found.diagnostics["repeats"] > 0
+
+
+def test_losses_are_counted(tmp_path: Path) -> None:
+    """The check itself can fail: answers the ledger does not know count as lost."""
+    encoder = hash_encoder(16)
+    calibration = Calibration.fit(
+        encoder.embed([f"s {i}" for i in range(64)]), rng=np.random.default_rng(0)
+    )
+    path = tmp_path / "calibration"
+    path.write_bytes(calibration.to_bytes())
+    data_dir = tmp_path / "data"
+    stores = open_stores(Settings(data_dir=data_dir), clock=lambda: 0.0)
+    guard = Guard(
+        profiles.get("cheapest"), calibration, secret=guard_secret(stores.master, encoder.name)
+    )
+    Deployment(encoder.name, 16, "cheapest", guard.fingerprint).save(data_dir)
+    stores.store.close()
+    seen = _Seen()
+    seen.add(["a", "b"], ["x", "y"], "req_1")
+    assert _lost(data_dir, path, "cheapest", encoder, seen) == 3
+    seen.add(["a"], ["other"], "req_2")
+    assert (seen.wrong, seen.repeats) == (1, 1)
+
+
+def test_the_experiment_is_registered() -> None:
+    """The permanent id is in the table."""
+    assert ledger_durability.EXPERIMENT.id == "ledger-durability"

@@ -1,0 +1,292 @@
+"""The service without HTTP: charge before reply, union under concurrency, pools, fallbacks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tollkeeper.errors import BudgetExhausted, InputError, LedgerError
+from tollkeeper.gateway.asks import Ask
+from tollkeeper.gateway.metrics import Metrics
+from tollkeeper.gateway.pools import pool_key
+from tollkeeper.gateway.service import Service
+from tollkeeper.gateway.view import View
+from tollkeeper.guard import profiles
+from tollkeeper.guard.calibration import Calibration
+from tollkeeper.guard.guard import Guard
+from tollkeeper.ledger.memory import MemoryLedger
+from tollkeeper.ledger.sqlite import SqliteLedger
+from tollkeeper.testing.encoders import hash_encoder
+from tollkeeper.types import Account, Entry, Record
+
+DIM = 16
+ENCODER = hash_encoder(DIM)
+
+
+def make_guard(profile: str = "cheapest") -> Guard:
+    """A guard with a calibration of the toy encoder."""
+    sample = ENCODER.embed([f"sample {i}" for i in range(256)])
+    calibration = Calibration.fit(sample, rng=np.random.default_rng(0))
+    return Guard(profiles.get(profile), calibration, secret=bytes(range(32)))
+
+
+GUARD = make_guard()
+
+
+def make_service(ledger: Any = None, guard: Guard = GUARD, **options: Any) -> Service:
+    """A service over a memory ledger, with a clock that stands still."""
+    return Service(
+        ENCODER,
+        guard,
+        ledger or MemoryLedger(),
+        clock=lambda: 1000.0,
+        rng=np.random.default_rng(0),
+        metrics=Metrics(),
+        **options,
+    )
+
+
+def account(tenant: str = "acme", pool: str | None = None, budget: float | None = None) -> Account:
+    """An account of a tenant, charged on its own pool unless another is named."""
+    return Account(tenant=tenant, key_id="key_1", pool=pool or tenant, budget=budget)
+
+
+def ask(*texts: str, who: Account | None = None, dimensions: int | None = None) -> Ask:
+    """A request for texts."""
+    return Ask(who or account(), texts, "text", dimensions, "req_1")
+
+
+def entry(service: Service, pool: str = "acme") -> Entry:
+    """What the ledger holds of a pool."""
+    return service.ledger.read(pool_key(pool, service.guard.fingerprint))
+
+
+def sketch_of(texts: list[str]) -> Any:
+    """The sketch of an account that asked these texts."""
+    return GUARD.admit(
+        GUARD.empty(), ENCODER.embed(texts), key=bytes(32), rng=np.random.default_rng(0)
+    ).sketch
+
+
+class Stalled(MemoryLedger):
+    """A memory ledger that makes commits durable only when told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[Callable[[], None]] = []
+
+    def submit(self, pool: str, records: Any, sketch: bytes, *, expected: int) -> Future[Entry]:
+        future: Future[Entry] = Future()
+
+        def finish() -> None:
+            done = super(Stalled, self).submit(pool, records, sketch, expected=expected)
+            future.set_result(done.result())
+
+        self.waiting.append(finish)
+        return future
+
+
+def test_no_answer_before_the_commit_is_durable() -> None:
+    """A request waits for its commit; only then is there an answer (law 1)."""
+    ledger = Stalled()
+    service = make_service(ledger)
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.append(service.answer(ask("a"))))
+    thread.start()
+    while not ledger.waiting:
+        pass
+    thread.join(timeout=0.05)
+    assert answers == []
+    ledger.waiting.pop()()
+    thread.join(timeout=10)
+    assert len(answers) == 1
+
+
+def test_repeats_cost_nothing_and_answer_the_same() -> None:
+    """The same question gets the same bytes, no charge and no coverage (law 2)."""
+    service = make_service()
+    first = service.answer(ask("a", "b"))
+    before = entry(service)
+    again = service.answer(ask("b", "a"))
+    after = entry(service)
+    np.testing.assert_array_equal(again.embeddings, first.embeddings[::-1])
+    assert after.sketch == before.sketch
+    assert after.spent == before.spent == 2
+    assert after.queries == 4
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("pq"), st.integers(0, 60)), min_size=1, max_size=60))
+def test_pool_is_charged_like_one_account(asked: list[tuple[str, int]]) -> None:
+    """Two tenants on one pool are charged like one account that asked everything (law 4)."""
+    service = make_service()
+    for tenant, number in asked:
+        service.answer(ask(f"text {number}", who=account(tenant, pool="shared")))
+    assert entry(service, "shared").sketch == sketch_of([f"text {n}" for _, n in asked]).tobytes()
+
+
+def test_concurrent_requests_of_two_replicas_lose_nothing(tmp_path: Path) -> None:
+    """Two services on one file, many threads, one tenant: the sketch is the union of all."""
+    services = [make_service(SqliteLedger(tmp_path / "ledger.sqlite3")) for _ in range(2)]
+    texts = [f"text {i}" for i in range(120)]
+
+    def send(number: int) -> None:
+        services[number % 2].answer(ask(texts[number]))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(send, range(120)))
+    final = entry(services[0])
+    assert final.sketch == sketch_of(texts).tobytes()
+    assert final.queries == 120
+    assert sum(service.metrics.conflicts._value.get() for service in services) > 0
+    for service in services:
+        service.ledger.close()  # type: ignore[attr-defined]  # not part of the service's view
+
+
+def test_gathered_asks_equal_single_ones() -> None:
+    """Charging many asks of several tenants and widths at once equals one after another."""
+    asks = [
+        ask("a", "b"),
+        ask("c", who=account("rival")),
+        ask("d", dimensions=5),
+        ask("b", "e"),
+        ask("f", dimensions=5),
+    ]
+    together, alone = make_service(), make_service()
+    assert together.embed(asks) == [None] * 5
+    outcome = {}
+    for charge in together.charge(asks):
+        answers, again = together.settle(charge)
+        assert again == []
+        outcome.update({id(a): answer for a, answer in zip(charge.asks, answers, strict=True)})
+    for one in asks:
+        expected = alone.answer(Ask(one.account, one.inputs, one.modality, one.dimensions))
+        got = outcome[id(one)]
+        assert not isinstance(got, Exception)
+        np.testing.assert_array_equal(got.embeddings, expected.embeddings)
+    for pool in ("acme", "rival"):
+        assert entry(together, pool).sketch == entry(alone, pool).sketch
+        assert entry(together, pool).spent == entry(alone, pool).spent
+
+
+def test_noise_follows_the_price_and_stays_with_the_account() -> None:
+    """Past the knee answers carry the price's noise; another tenant's stay clean."""
+    service = make_service()
+    for i in range(150):
+        service.answer(ask(f"walk {i}"))
+    coverage = GUARD.fraction(GUARD.load(entry(service).sketch))
+    scale = float(GUARD.profile.price(np.array([coverage]))[0]) * GUARD.calibration.feature_std
+    assert scale > 0
+    record = next(iter(service.ledger.records()))
+    assert record.noise_scale == pytest.approx(scale)
+    clean = ENCODER.embed(["walk 0", "walk 1"])
+    cosine = float(clean[0] @ clean[1])
+    noisy = service.answer(ask("walk 0", "walk 1")).embeddings
+    assert abs(float(noisy[0] @ noisy[1]) - cosine) > 1e-3
+    other = service.answer(ask("walk 0", "walk 1", who=account("rival"))).embeddings
+    assert float(other[0] @ other[1]) == pytest.approx(cosine, abs=1e-4)
+
+
+def test_budget_has_the_last_word_at_the_charge() -> None:
+    """Requests in flight together cannot spend a budget twice."""
+    service = make_service()
+    who = account(budget=2)
+    asks = [ask("a", "b", who=who), ask("c", who=who, dimensions=4)]
+    service.embed(asks)
+    (charge,) = service.charge(asks)
+    first, second = charge.answers
+    assert not isinstance(first, Exception)
+    assert isinstance(second, BudgetExhausted)
+    assert entry(service).queries == 2
+    with pytest.raises(BudgetExhausted):
+        service.check(ask("d", who=who))
+
+
+def test_shadow_records_what_it_would_have_done() -> None:
+    """In shadow mode answers stay clean while the records hold the noise they would carry."""
+    service = make_service(shadow=True)
+    for i in range(150):
+        answer = service.answer(ask(f"walk {i}"))
+    np.testing.assert_array_equal(answer.embeddings, ENCODER.embed(["walk 149"]))
+    record = next(iter(service.ledger.records()))
+    assert record.shadow
+    assert record.noise_scale > 0
+
+
+def test_profile_none_stores_nothing() -> None:
+    """Without a guard answers are the encoder's own and the ledger is not touched."""
+    service = make_service(guard=make_guard("none"))
+    np.testing.assert_array_equal(service.answer(ask("a")).embeddings, ENCODER.embed(["a"]))
+    assert list(service.ledger.records()) == []
+
+
+def test_fallback_open_catches_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was answered while the ledger was down is in the sketch once it is back."""
+    service = make_service(on_ledger_failure="open")
+    service.answer(ask("a"))
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise LedgerError("down")
+
+    monkeypatch.setattr(service.ledger, "submit", broken)
+    monkeypatch.setattr(service.ledger, "read", broken)
+    for text in "bcd":
+        service.answer(ask(text))
+    monkeypatch.undo()
+    service.answer(ask("e"))
+    assert entry(service).sketch == sketch_of(list("abcde")).tobytes()
+
+
+def test_failed_commit_is_not_built_upon() -> None:
+    """After a commit that failed, the next request starts from what is stored."""
+
+    class Flaky(MemoryLedger):
+        fail = True
+
+        def submit(self, pool: str, records: Any, sketch: bytes, *, expected: int) -> Future[Entry]:
+            if not self.fail:
+                return super().submit(pool, records, sketch, expected=expected)
+            future: Future[Entry] = Future()
+            future.set_exception(LedgerError("disk full"))
+            return future
+
+    ledger = Flaky()
+    service = make_service(ledger)
+    with pytest.raises(LedgerError):
+        service.answer(ask("a"))
+    ledger.fail = False
+    service.answer(ask("b"))
+    assert entry(service).sketch == sketch_of(["b"]).tobytes()
+
+
+def test_view_is_an_encoder() -> None:
+    """The guarded victim is an encoder whose calls are charged to its account."""
+    service = make_service()
+    view = View(service, account())
+    assert view.dim == DIM
+    assert view.embed(["a", "b"]).shape == (2, DIM)
+    assert view.embed([]).shape == (0, DIM)
+    assert entry(service).queries == 2
+
+
+def test_wrong_dimensions_are_the_clients_mistake() -> None:
+    """More dimensions than the encoder has is an InputError before any work."""
+    with pytest.raises(InputError, match="at most 16"):
+        make_service().check(ask("a", dimensions=17))
+
+
+def test_records_hold_no_input() -> None:
+    """Nothing in a record is or depends on the text of an input."""
+    service = make_service()
+    service.answer(ask("very secret text"))
+    (record,) = service.ledger.records()
+    assert isinstance(record, Record)
+    assert "secret" not in repr(record)

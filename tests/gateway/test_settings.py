@@ -1,0 +1,77 @@
+"""Settings: file, environment, flags; later wins; wrong values are named together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tollkeeper.errors import ConfigurationError
+from tollkeeper.gateway import secrets
+from tollkeeper.gateway.settings import load
+
+
+def test_later_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flag beats a variable, a variable beats the file, the file beats the default."""
+    config = tmp_path / "t.yaml"
+    config.write_text("port: 1\nadmin_port: 2\nprofile: b4b-2023\n")
+    monkeypatch.setenv("TOLLKEEPER_ADMIN_PORT", "3")
+    monkeypatch.setenv("TOLLKEEPER_PROFILE", "none")
+    settings = load(config, profile="cheapest", host=None)
+    assert (settings.port, settings.admin_port, settings.profile) == (1, 3, "cheapest")
+    assert settings.host == "127.0.0.1"
+
+
+def test_all_violations_in_one_message() -> None:
+    """Every wrong value is named."""
+    with pytest.raises(ConfigurationError, match=r"port.*max_inputs.*") as caught:
+        load(port=99999, max_inputs=0)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["prot: 1", "[1, 2]", "port: [", "a: b: c", "\x00"])
+def test_bad_files(tmp_path: Path, content: str) -> None:
+    """An unknown name, a list or broken YAML is one clear error naming the cause."""
+    config = tmp_path / "t.yaml"
+    config.write_text(content)
+    with pytest.raises(ConfigurationError):
+        load(config)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    """A config file that is not there is an error, not a default."""
+    with pytest.raises(ConfigurationError, match="nothere"):
+        load(tmp_path / "nothere.yaml")
+
+
+def test_secrets_are_redacted() -> None:
+    """Printing settings shows no secret."""
+    text = str(load(master_key="ab" * 32, admin_token="hush", upstream_api_key="sk-up").redacted())
+    assert "abab" not in text
+    assert "hush" not in text
+    assert "sk-up" not in text
+
+
+def test_master_key_is_made_once_and_private(tmp_path: Path) -> None:
+    """The key file is created with mode 0600 and read back ever after."""
+    first = secrets.master_key(tmp_path / "d")
+    assert secrets.master_key(tmp_path / "d") == first
+    assert len(first) == 32
+    assert (tmp_path / "d" / "master.key").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in (tmp_path / "d").iterdir()] == ["master.key"]
+
+
+@pytest.mark.parametrize("given", ["", "zz" * 32, "ab" * 31, "ab" * 33])
+def test_bad_master_keys(tmp_path: Path, given: str) -> None:
+    """A master key of the wrong form is refused without being repeated."""
+    with pytest.raises(ConfigurationError, match="64 hex digits") as caught:
+        secrets.master_key(tmp_path, given)
+    assert not given or given not in str(caught.value)
+
+
+def test_damaged_key_file(tmp_path: Path) -> None:
+    """A truncated key file is an error, never a new key: that would change every answer."""
+    secrets.master_key(tmp_path)
+    (tmp_path / "master.key").write_text("abc")
+    with pytest.raises(ConfigurationError):
+        secrets.master_key(tmp_path)
