@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from concurrent.futures import Future
 from typing import Any
 
 import httpx2
@@ -13,6 +14,7 @@ import pytest
 from tollkeeper.encoders.callable_encoder import CallableEncoder
 from tollkeeper.errors import EncoderError, LedgerError
 from tollkeeper.testing.encoders import hash_encoder
+from tollkeeper.types import Entry
 
 MODEL = "toy"
 
@@ -189,7 +191,12 @@ def test_ledger_failure(start_gateway: Any, monkeypatch: pytest.MonkeyPatch, pol
     def broken(*_: Any, **__: Any) -> Any:
         raise LedgerError("disk full")
 
-    monkeypatch.setattr(live.gateway.store, "submit", broken)
+    def failing(*_: Any, **__: Any) -> Future[Entry]:
+        future: Future[Entry] = Future()
+        future.set_exception(LedgerError("disk full"))
+        return future
+
+    monkeypatch.setattr(live.gateway.store, "submit", failing)
     monkeypatch.setattr(live.gateway.store, "read", broken)
     for text in ("b", "c"):
         response = live.post({"model": MODEL, "input": text})

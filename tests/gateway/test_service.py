@@ -76,6 +76,13 @@ def sketch_of(texts: list[str]) -> Any:
     ).sketch
 
 
+def failing_submit(*_: Any, **__: Any) -> Future[Entry]:
+    """A commit that the store refused."""
+    future: Future[Entry] = Future()
+    future.set_exception(LedgerError("disk full"))
+    return future
+
+
 class Stalled(MemoryLedger):
     """A memory ledger that makes commits durable only when told to."""
 
@@ -236,7 +243,7 @@ def test_fallback_open_catches_up(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> Any:
         raise LedgerError("down")
 
-    monkeypatch.setattr(service.ledger, "submit", broken)
+    monkeypatch.setattr(service.ledger, "submit", failing_submit)
     monkeypatch.setattr(service.ledger, "read", broken)
     for text in "bcd":
         service.answer(ask(text))
@@ -252,11 +259,9 @@ def test_failed_commit_is_not_built_upon() -> None:
         fail = True
 
         def submit(self, pool: str, records: Any, sketch: bytes, *, expected: int) -> Future[Entry]:
-            if not self.fail:
-                return super().submit(pool, records, sketch, expected=expected)
-            future: Future[Entry] = Future()
-            future.set_exception(LedgerError("disk full"))
-            return future
+            if self.fail:
+                return failing_submit()
+            return super().submit(pool, records, sketch, expected=expected)
 
     ledger = Flaky()
     service = make_service(ledger)

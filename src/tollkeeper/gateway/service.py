@@ -267,18 +267,10 @@ class Service:
 
     def _submit(self, pool: str, head: _Head, charge: Charge) -> None:
         records, head.records = head.records, []
-        try:
-            charge.future = self.ledger.submit(
-                pool, records, head.sketch.tobytes(), expected=head.version
-            )
-        except LedgerError:
-            if not self._open:
-                raise
-            self.metrics.fallbacks.labels("ledger", "open").inc()
-            head.unsaved = True
-        else:
-            self._in_flight[pool] = charge.future
-            head.version += 1
+        sketch = head.sketch.tobytes()
+        charge.future = self.ledger.submit(pool, records, sketch, expected=head.version)
+        self._in_flight[pool] = charge.future
+        head.version += 1
         self._heads[pool] = head
         self._heads.move_to_end(pool)
         while len(self._heads) > CACHED_POOLS:

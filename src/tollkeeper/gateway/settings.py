@@ -42,7 +42,9 @@ class Settings(BaseSettings):
     shadow: bool = False
     on_ledger_failure: Literal["closed", "open"] = "closed"
 
-    master_key: SecretStr | None = Field(default=None, description="64 hex digits; default: data_dir file")
+    master_key: SecretStr | None = Field(
+        default=None, description="64 hex digits; default: data_dir file"
+    )
     admin_token: SecretStr | None = Field(default=None, description="default: data_dir file")
 
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)

@@ -104,7 +104,8 @@ def _hadamard(side: int) -> NDArray[np.float32]:
     matrix = np.ones((1, 1))
     while len(matrix) < side:
         matrix = np.block([[matrix, matrix], [matrix, -matrix]])
-    return (matrix / np.sqrt(side)).astype(np.float32)
+    scaled: NDArray[np.float32] = (matrix / np.sqrt(side)).astype(np.float32)
+    return scaled
 
 
 _HADAMARD = {side: _hadamard(side) for side in (1, 2, 4, 16)}

@@ -211,7 +211,8 @@ class DenseAffineMap:
         # Adding 1.5 * 2**52 grid steps and taking them away rounds to whole steps.
         anchor = np.ldexp(1.5, exponents + 52 - 25)
         on_grid = (rows + anchor) - anchor
-        return (on_grid @ self.matrix + self.shift).astype(np.float32)
+        answer: Embeddings = (on_grid @ self.matrix + self.shift).astype(np.float32)
+        return answer
 
 
 @dataclass(frozen=True, slots=True)

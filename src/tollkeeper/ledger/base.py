@@ -82,7 +82,8 @@ class GroupCommits(Protocol):
 
         Returns:
             A future that ends as `Ledger.commit` would return or raise, after the
-            commit is durable.
+            commit is durable. Failures of the store arrive there, never as an exception
+            of this call.
         """
         ...
 

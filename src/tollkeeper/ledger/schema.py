@@ -112,6 +112,10 @@ def prepare(
             _create(path, busy_timeout_s=busy_timeout_s, migrations=migrations)
         elif not os.access(path, os.R_OK | os.W_OK):  # SQLite would open it, but only to read
             raise PermissionError("no permission to write")
+        elif path.stat().st_size == 0:  # ours are never empty, so its content was lost
+            raise LedgerError(
+                f"the ledger {path} is empty; restore a backup, or delete it to start anew"
+            )
         else:
             _upgrade(path, busy_timeout_s=busy_timeout_s, migrations=migrations)
 
