@@ -32,7 +32,7 @@ from text_data import ag_descriptions, ag_titles, fingerprint, read_labelled
 from tollkeeper.encoders.builtin_text import WEIGHTS, TextEncoder
 from tollkeeper.encoders.tokenizer import split
 
-DENSE_GRID = (0.001, 0.003, 0.01, 0.03, 0.1)
+DENSE_GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 SPARSE_GRID = (3.0, 30.0)
 NEIGHBORS = 5
 SPEED_BATCHES = (1, 32, 2_000)
@@ -131,13 +131,13 @@ def tfidf_probe(task: Task) -> dict[str, float]:
 
 def untrained(vocabulary: Path, seed: int) -> TextEncoder:
     """Export and open a network of the shipped shape that was never trained."""
-    from text_encoder import Recipe, column_scale, new_network
+    from text_encoder import Recipe, fit_rounding, new_network
     from text_export import write_graph
     from tollkeeper.encoders.tokenizer import Vocabulary
 
     words = Vocabulary.load(vocabulary)
     network = new_network(words.rows, Recipe(), seed, None)
-    network.scale = column_scale(network.table.detach())
+    network.rounding = fit_rounding(network.table.detach())
     with tempfile.TemporaryDirectory() as folder:
         write_graph(network, words, Path(folder))
         return TextEncoder(weights=Path(folder))

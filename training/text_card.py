@@ -50,7 +50,7 @@ Time per request on one thread, tokenizer included, Banking77 questions: {speed}
 ## Recipe
 
 Tokens are words, neighbors and hashed character n-grams (`tokenizer.py`); a text is the sum of
-their rows in a table of {rows:,} x {width} 4-bit integers, divided by its root mean square, then a
+their rows in a table of {rows:,} x {width} 4-bit integers (with a step per row and column), divided by its root mean square, then a
 hidden layer of {hidden:,} ReLU units beside a linear path, then unit norm. The table starts from
 truncated SVDs of word co-occurrence (positive pointwise mutual information, and latent semantic
 analysis of whole texts); then everything is trained with InfoNCE on two random views of each text

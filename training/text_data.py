@@ -186,7 +186,7 @@ class ViewSettings:
     """
 
     window: int = 48
-    keep: tuple[float, float] = (0.3, 0.9)
+    keep: tuple[float, float] = (0.4, 0.9)
     spell: float = 0.12
 
 

@@ -39,14 +39,16 @@ from text_data import (
 from text_start import StartSettings, Table, starting_table
 
 LEVELS = 7  # 4-bit values run from -7 to 7
-CLIP = 3.0  # largest representable value, in standard deviations of a column
+CLIP = 3.0  # largest representable value of a row, in its root mean squares
+FINEST = 0.03  # finest step, in standard deviations of a column
+COARSEST = 63  # coarsest step, in finest steps
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Everything that determines a training run except the data and the seed."""
 
-    epochs: int = 12
+    epochs: int = 8
     batch_size: int = 512
     words: int = 16_500
     pairs: int = 2_000
@@ -56,7 +58,7 @@ class Recipe:
     dim: int = 384
     temperature: float = 0.08
     learning_rate: float = 1e-3
-    table_rate: float = 1.0
+    table_rate: float = 0.25
     rounded: float = 0.25  # last share of the epochs in which the table is rounded
     start: StartSettings = field(default_factory=StartSettings)
     view: ViewSettings = field(default_factory=ViewSettings)
@@ -67,16 +69,30 @@ class Recipe:
         return self.start.near + self.start.topics
 
 
-def round_table(table: Tensor, scale: Tensor) -> Tensor:
-    """Round to the nearest of 15 levels per column; the gradient passes through unchanged."""
-    rounded = torch.clamp(torch.round(table / scale), -LEVELS, LEVELS) * scale
-    return table + (rounded - table).detach()
+@dataclass(frozen=True)
+class Rounding:
+    """The steps between two levels: row r and column c of the table step by row[r] * column[c].
+
+    Attributes:
+        column: (width,) finest step of each column.
+        row: (rows, 1) whole numbers from 1 to `COARSEST`, so that sums of levels stay exact.
+    """
+
+    column: Tensor
+    row: Tensor
 
 
-def column_scale(table: Tensor) -> Tensor:
-    """Return the (width,) step between two levels of each column, from the non-zero rows."""
-    used = table[table.abs().sum(1) > 0]
-    return used.std(0) * CLIP / LEVELS
+def fit_rounding(table: Tensor) -> Rounding:
+    """Fit the steps of a (rows, width) table so that a row's `CLIP` deviations are its last level."""
+    deviation = table[table.abs().sum(1) > 0].std(0)
+    size = (table / deviation).square().mean(1, keepdim=True).sqrt()
+    row = torch.round(size * CLIP / LEVELS / FINEST).clamp(1, COARSEST)
+    return Rounding(deviation * FINEST, row)
+
+
+def levels(table: Tensor, step: Tensor) -> Tensor:
+    """Return the nearest whole level of each value, from -7 to 7."""
+    return torch.clamp(torch.round(table / step), -LEVELS, LEVELS)
 
 
 class TextNetwork(nn.Module):
@@ -99,12 +115,17 @@ class TextNetwork(nn.Module):
         nn.init.normal_(self.outer.weight, std=(2 / recipe.hidden) ** 0.5)
         nn.init.zeros_(self.inner.bias)
         nn.init.zeros_(self.outer.bias)
-        self.scale: Tensor | None = None
+        self.rounding: Rounding | None = None
+
+    def rounded(self, values: Tensor, rows: Tensor) -> Tensor:
+        """Round these rows of the table once steps are fitted; gradients pass unchanged."""
+        if self.rounding is None:
+            return values
+        step = self.rounding.row[rows] * self.rounding.column
+        return values + (levels(values, step) * step - values).detach()
 
     def forward(self, table: Tensor, rows: Tensor, offsets: Tensor) -> Tensor:
         """Embed b bags of rows of `table`, given flat with their (b,) offsets, as (b, dim)."""
-        if self.scale is not None:
-            table = round_table(table, self.scale)
         pooled = F.embedding_bag(rows, table, offsets, mode="sum")
         pooled = pooled * torch.rsqrt(pooled.square().mean(1, keepdim=True) + 1e-6)
         mixed = self.skip(pooled) + self.outer(F.relu(self.inner(pooled)))
@@ -189,8 +210,8 @@ def train(
     step = 0
     progress = tqdm(total=steps, desc="train", unit="step", mininterval=5)
     for epoch in range(recipe.epochs):
-        if network.scale is None and epoch >= recipe.epochs * (1 - recipe.rounded):
-            network.scale = column_scale(table)
+        if network.rounding is None and epoch >= recipe.epochs * (1 - recipe.rounded):
+            network.rounding = fit_rounding(table)
         epoch_losses = []
         for texts in batches(packed, recipe.batch_size, rng):
             factor = schedule(step, steps)
@@ -206,8 +227,8 @@ def train(
         losses.append(float(np.mean(epoch_losses)))
         progress.set_postfix(epoch=epoch + 1, loss=f"{losses[-1]:.3f}")
     progress.close()
-    if network.scale is None:
-        network.scale = column_scale(table)
+    if network.rounding is None:
+        network.rounding = fit_rounding(table)
     return losses
 
 
@@ -223,7 +244,8 @@ def pair_loss(
     unique, places = np.unique(both, return_inverse=True)
     rows = torch.from_numpy(unique).to(device)
     used = network.table[rows].detach().requires_grad_()
-    found = network(used, torch.from_numpy(places).to(device), torch.from_numpy(starts).to(device))
+    table = network.rounded(used, rows)
+    found = network(table, torch.from_numpy(places).to(device), torch.from_numpy(starts).to(device))
     first, second = found.chunk(2)
     return rows, used, contrast(first, second, recipe.temperature)
 

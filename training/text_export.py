@@ -1,8 +1,9 @@
 """Write the trained text encoder as an ONNX graph of at most 8 MB, with vocabulary and calibration.
 
 The table leaves as 4-bit integers, two to a byte: column j in the low half and column j + width/2
-in the high half, each shifted by 8. The graph sums bytes and high halves separately, which is
-exact in float32, so a text's sum does not depend on the order of its terms or on padding. Head
+in the high half, each shifted by 8; each row has a whole number from 1 to 63 as its step. The graph
+sums bytes and high halves separately, times the steps, which is exact in float32, so the sum of a
+text does not depend on the order of its terms or on padding (up to 512 rows of it). Head
 weights are 8-bit with one scale per output and are widened when the graph is loaded.
 """
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from text_data import Vocabulary
-from text_encoder import LEVELS, TextNetwork
+from text_encoder import TextNetwork, levels
 from tollkeeper.encoders.builtin_text import TextEncoder
 
 SHIFT = 8
@@ -28,9 +29,9 @@ MAX_BYTES = 8_000_000
 
 def packed_table(network: TextNetwork) -> NDArray[np.uint8]:
     """Return the (rows, width / 2) table with two 4-bit values in each byte."""
-    assert network.scale is not None, "the step of the levels is set by training"
-    levels = (network.table.detach() / network.scale).round().clamp(-LEVELS, LEVELS)
-    shifted = (levels.numpy() + SHIFT).astype(np.uint8)
+    assert network.rounding is not None, "training fits the steps"
+    step = network.rounding.row * network.rounding.column
+    shifted = (levels(network.table.detach(), step).numpy() + SHIFT).astype(np.uint8)
     half = shifted.shape[1] // 2
     low: NDArray[np.uint8] = shifted[:, :half] + 16 * shifted[:, half:]
     return low
@@ -47,10 +48,11 @@ def eight_bit(name: str, weight: NDArray[np.float32]) -> dict[str, NDArray[np.ge
 
 def initializers(network: TextNetwork) -> dict[str, NDArray[np.generic]]:
     """Return all constants of the graph by name."""
-    assert network.scale is not None, "the step of the levels is set by training"
+    assert network.rounding is not None, "training fits the steps"
     values: dict[str, NDArray[np.generic]] = {
         "table": packed_table(network),
-        "step": network.scale.numpy().astype(np.float32),
+        "step": network.rounding.column.numpy().astype(np.float32),
+        "row_step": network.rounding.row[:, 0].numpy().astype(np.uint8),
         "inner_bias": network.inner.bias.detach().numpy(),
         "outer_bias": network.outer.bias.detach().numpy(),
         "sixteen": np.array(16, np.float32),
@@ -80,7 +82,10 @@ def nodes() -> list[onnx.NodeProto]:
         node("Cast", ["bytes"], ["both"], to=TensorProto.FLOAT),
         node("Div", ["both", "sixteen"], ["sixteenth"]),
         node("Floor", ["sixteenth"], ["high"]),
-        node("Unsqueeze", ["counts", "axis"], ["weights"]),
+        node("Gather", ["row_step", "rows"], ["row_bytes"]),
+        node("Cast", ["row_bytes"], ["row_steps"], to=TensorProto.FLOAT),
+        node("Mul", ["counts", "row_steps"], ["row_weights"]),
+        node("Unsqueeze", ["row_weights", "axis"], ["weights"]),
         node("MatMul", ["weights", "both"], ["both_sum3"]),
         node("MatMul", ["weights", "high"], ["high_sum3"]),
         node("Squeeze", ["both_sum3", "axis"], ["both_sum"]),
@@ -88,7 +93,7 @@ def nodes() -> list[onnx.NodeProto]:
         node("Mul", ["high_sum", "sixteen"], ["high_part"]),
         node("Sub", ["both_sum", "high_part"], ["low_sum"]),
         node("Concat", ["low_sum", "high_sum"], ["shifted"], axis=1),
-        node("ReduceSum", ["counts", "axis"], ["count"], keepdims=1),
+        node("ReduceSum", ["row_weights", "axis"], ["count"], keepdims=1),
         node("Mul", ["count", "shift"], ["shift_sum"]),
         node("Sub", ["shifted", "shift_sum"], ["levels"]),
         node("Mul", ["levels", "step"], ["sum"]),

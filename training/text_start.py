@@ -35,8 +35,8 @@ class StartSettings:
         seed: Seed of the truncated SVDs.
     """
 
-    near: int = 320
-    topics: int = 192
+    near: int = 416
+    topics: int = 96
     mix: float = 0.5
     window: int = 8
     power: float = 0.75

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -15,6 +17,10 @@ from typing import Any
 
 import httpx2
 import pytest
+
+from tollkeeper.cli.serve import _curl, _example, _reachable, _snippet
+from tollkeeper.gateway.images import decode_data_uri
+from tollkeeper.gateway.wire import Limits
 
 README = Path(__file__).parents[2] / "README.md"
 WIDTHS = {"tollkeeper-text": 384, "tollkeeper-image": 512}
@@ -162,3 +168,33 @@ def test_a_damaged_ledger_is_one_line(tmp_path: Path, cli: Callable[..., Any]) -
     assert (failed.status, failed.out) == (2, "")
     assert "ledger.sqlite3 is not a ledger" in failed.err
     assert len(failed.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "reachable"),
+    [
+        ("0.0.0.0", "127.0.0.1"),  # noqa: S104 - nothing is bound
+        ("::", "[::1]"),
+        ("fe80::1", "[fe80::1]"),
+        ("example.org", "example.org"),
+    ],
+)
+def test_the_announced_address_can_be_reached(host: str, reachable: str) -> None:
+    """An address that means "all" is announced as this machine's, and IPv6 in brackets."""
+    assert _reachable(host) == reachable
+
+
+def test_odd_model_names_are_quoted() -> None:
+    """Quotes in an upstream's model name break neither the curl line nor the snippet."""
+    facts = {"url": "http://127.0.0.1:1/v1", "key": "sk-tk-x", "model": """it's "odd" $HOME"""}
+    body = json.loads(shlex.split(_curl(facts, {"text"}))[-1])
+    assert body["model"] == facts["model"]
+    assert repr(facts["model"]) in ast.unparse(ast.parse(_snippet(facts, {"text"})))
+
+
+def test_the_example_is_what_the_encoder_takes() -> None:
+    """Text where the encoder takes text, else a small image, else token ids."""
+    assert _example({"text", "tokens"}) == "Where is my card?"
+    assert _example({"tokens"}) == [1, 2, 3]
+    image = decode_data_uri(str(_example({"image"})), limits=Limits())
+    assert image.shape == (1, 1, 3)

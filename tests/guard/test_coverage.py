@@ -32,7 +32,9 @@ def sketch_of(seed: int) -> Sketch:
     return small().visit(small().empty(), inputs(seed, seed % 9)).sketch
 
 
-def oracle(coverage: Coverage, embeddings: Embeddings) -> tuple[list[set[tuple[int, ...]]], list]:
+def oracle(
+    coverage: Coverage, embeddings: Embeddings
+) -> tuple[list[set[tuple[int, ...]]], list[float]]:
     """B4B's routine as its method spec describes it: sets of tuples of sign bits per table.
 
     Returns:
@@ -45,7 +47,8 @@ def oracle(coverage: Coverage, embeddings: Embeddings) -> tuple[list[set[tuple[i
             columns = range(table * coverage.bits, (table + 1) * coverage.bits)
             bits = []
             for j in columns:
-                product = sum(float(a) * float(b) for a, b in zip(x, coverage.hyperplanes[:, j]))
+                plane = coverage.hyperplanes[:, j]
+                product = sum(float(a) * float(b) for a, b in zip(x, plane, strict=True))
                 bits.append(int(product > float(coverage.thresholds[j])))
             buckets.add(tuple(bits))
         curve.append(sum(len(b) / 2**coverage.bits for b in visited) / coverage.tables)

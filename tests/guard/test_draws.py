@@ -25,7 +25,7 @@ def test_normals_are_standard_normal() -> None:
 def test_uniforms_stay_inside_and_fill_the_range() -> None:
     """Uniform draws lie strictly inside (low, high), evenly in ten bins."""
     sample = draws.uniforms(KEY, 100_000, low=-1, high=1)
-    assert -1 < sample.min()
+    assert sample.min() > -1
     assert sample.max() < 1
     counts, _ = np.histogram(sample, bins=10, range=(-1, 1))
     assert np.abs(counts - 10_000).max() < 500
@@ -54,4 +54,9 @@ def test_draws_never_change_between_releases() -> None:
         draws.uniforms(KEY, 300, low=-1, high=1),
     ]
     digests = [hashlib.sha256(array.tobytes()).hexdigest()[:16] for array in drawn]
-    assert digests == ["PIN_DRAWS"]
+    assert digests == [
+        "18e26ab2822a8cfa",
+        "52966ead643d6961",
+        "60568c9dcd6438a4",
+        "de7c97f1aef5da25",
+    ]

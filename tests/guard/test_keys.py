@@ -20,12 +20,14 @@ VECTORS = [
         "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865",
     ),
     (
-        "".join(f"{i:02x}" for i in range(0x00, 0x50)),
+        "".join(f"{i:02x}" for i in range(0x50)),
         "".join(f"{i:02x}" for i in range(0x60, 0xB0)),
         "".join(f"{i:02x}" for i in range(0xB0, 0x100)),
         82,
-        "b11e398dc80327a1c8e7f78c596a49344f012eda2d4efad8a050cc4c19afa97c59045a99cac7827271cb41c6"
-        "5e590e09da3275600c2f09b8367793a9aca3db71cc30c58179ec3e87c14c01d5c1f3434f1d87",
+        (
+            "b11e398dc80327a1c8e7f78c596a49344f012eda2d4efad8a050cc4c19afa97c59045a99cac7827271cb"
+            "41c65e590e09da3275600c2f09b8367793a9aca3db71cc30c58179ec3e87c14c01d5c1f3434f1d87"
+        ),
     ),
     (
         "0b" * 22,
@@ -78,7 +80,9 @@ def test_secrets_differ_by_master_and_purpose_and_repeat_otherwise() -> None:
 
 def test_a_derived_secret_never_changes_between_releases() -> None:
     """A pinned value: changing the encoding would void every tenant's index."""
-    assert derive(MASTER, "tenant", "acme", 1).hex() == ("PIN_DERIVE")
+    assert derive(MASTER, "tenant", "acme", 1).hex() == (
+        "7625f35a4142d3f2e111036b318a6ae1456c90a646fb01262e9256f2a7b15712"
+    )
 
 
 @pytest.mark.parametrize("length", [0, 255 * 32 + 1])

@@ -157,7 +157,7 @@ def overwrite(path: Path) -> None:
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "noise": (lambda path: path.write_bytes(b"no database " * 1000), "not a ledger file"),
     "truncated": (truncate, "damaged"),
-    "emptied": (lambda path: os.truncate(path, 0), "is empty"),
+    "emptied": (lambda path: path.write_bytes(b""), "is empty"),
     "overwritten": (overwrite, "damaged"),
     "another program's": (lambda path: run(path, "CREATE TABLE t (x)"), "another program"),
     "another program's, numbered": (

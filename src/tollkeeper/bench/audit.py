@@ -42,7 +42,8 @@ def _missing(folder: Path, experiments: Sequence[Experiment[Any]]) -> Iterator[s
         for scale in experiment.committed:
             name = f"{experiment.id}-{scale}.json"
             if not (folder / name).exists():
-                yield f"{name} is missing; run `tollkeeper bench run {experiment.id} --scale {scale}`"
+                command = f"tollkeeper bench run {experiment.id} --scale {scale}"
+                yield f"{name} is missing; run `{command} --json {folder / name}`"
 
 
 def _file(path: Path, experiments: Sequence[Experiment[Any]]) -> Iterator[str]:

@@ -31,8 +31,8 @@ from tollkeeper.bench.stats import ratio_metric, spread
 from tollkeeper.encoders.load import builtin_calibration_path, load_encoder
 from tollkeeper.guard.calibration import Calibration
 
-TOLERANCE = 0.10
-"""Throughput ratios moved by up to this much between runs on a shared two-core machine."""
+TOLERANCE = 0.25
+"""As for `guard-speed`: server, load generator and neighbors share two cores."""
 
 _REQUESTS_PER_ROUND = 10**8
 """More than any round can send, so that rounds never share an input."""

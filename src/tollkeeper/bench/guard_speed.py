@@ -35,8 +35,8 @@ from tollkeeper.guard.guard import Guard
 from tollkeeper.types import Embeddings, Sketch, Verdict
 
 REFERENCE_BATCH = 32
-TOLERANCE = 0.15
-"""Median ratios moved by up to this much between runs on a shared two-core machine."""
+TOLERANCE = 0.25
+"""Two runs on a loaded two-core machine differed by up to 25% in their median ratios."""
 
 _SLOW = frozenset({"reference", "reference_per_input", "admit_b4b_2023"})
 _VARIETY = 8

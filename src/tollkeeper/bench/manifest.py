@@ -17,12 +17,12 @@ PACKAGES = ("tollkeeper", "numpy", "onnxruntime", "starlette", "uvicorn", "uvloo
 
 
 def git() -> dict[str, Any]:
-    """Return the commit this package runs from and whether the tree differs from it.
+    """Return the commit this package runs from and whether the package differs from it.
 
     Both are None outside a checkout, for example in an installed package.
     """
     sha = _git("rev-parse", "HEAD")
-    changes = None if sha is None else _git("status", "--porcelain")
+    changes = None if sha is None else _git("status", "--porcelain", "--", ".")
     return {"sha": sha, "dirty": None if changes is None else bool(changes)}
 
 
@@ -69,7 +69,7 @@ def _git(*arguments: str) -> str | None:
     try:
         done = subprocess.run(  # noqa: S603 - fixed arguments
             ["git", *arguments],  # noqa: S607 - whichever git the developer uses
-            cwd=Path(__file__).parent,
+            cwd=Path(__file__).parents[1],
             capture_output=True,
             text=True,
             check=False,

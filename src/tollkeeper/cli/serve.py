@@ -51,11 +51,6 @@ def serve(
     as_json: Json = False,
 ) -> None:
     """Serve a guarded embedding API; the first start prints an API key once."""
-    import asyncio
-
-    import numpy as np
-
-    from tollkeeper.gateway import server
     from tollkeeper.gateway.settings import load
 
     settings = load(
@@ -72,23 +67,34 @@ def serve(
         ledger=ledger,
     )
     _log_to_stderr()
+    _run(settings, as_json=as_json)
+
+
+def _run(settings: Settings, *, as_json: bool) -> None:
+    """Serve until a signal comes, and tell the operator once both ports accept requests."""
+    import asyncio
+
+    import numpy as np
+
+    from tollkeeper.gateway import server
+
     # The encoder first: a mistyped SPEC must not leave a data folder behind.
-    loaded = server.make_encoder(settings)
+    encoder = server.make_encoder(settings)
     stores = server.open_stores(settings, clock=server.wall_clock)
     gateway = server.Gateway(
-        settings, stores, encoder=loaded, clock=server.wall_clock, rng=np.random.default_rng()
+        settings, stores, encoder=encoder, clock=server.wall_clock, rng=np.random.default_rng()
     )
 
     def announce(data_port: int, admin_port: int) -> None:
         facts = {
             "url": f"http://{_reachable(settings.host)}:{data_port}/v1",
             "admin_url": f"http://{_reachable(settings.admin_host)}:{admin_port}",
-            "model": loaded.name,
+            "model": encoder.name,
             "profile": settings.profile,
             "shadow": settings.shadow,
             "key": _first_key(stores),
         }
-        emit(facts, as_json=as_json, prose=lambda facts: _welcome(facts, settings, loaded.accepts))
+        emit(facts, as_json=as_json, prose=lambda facts: _welcome(facts, settings, encoder.accepts))
 
     async def run() -> None:
         stop = server.stop_on_signals()

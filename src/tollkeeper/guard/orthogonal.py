@@ -1,7 +1,7 @@
 """A secret rotation that keeps every cosine, in O(d) memory and time.
 
 y = H P H D x, where D are secret signs, P a secret order of the coordinates, and H a
-Hadamard matrix on groups of k neighbors (k = 16 from d = 16 on). The second H meets
+Hadamard matrix on groups of k neighbors (k = 16 from d = 64 on). The second H meets
 each group of the first spread over many groups, so a coordinate enters up to k**2
 outputs. Where k does not divide d, the first H leaves out the last few coordinates and
 the second the first few; P leaves the last few in place, so each is mixed at least once.
@@ -95,8 +95,8 @@ def _mix(rows: Embeddings, out: Embeddings, *, side: int, first: int) -> None:
 
 
 def _group_size(dim: int) -> int:
-    """Return the coordinates per group: 16, or the largest of 4, 2, 1 that fits."""
-    return 16 if dim >= 16 else 4 if dim >= 4 else min(dim, 2)
+    """Return the coordinates per group; with fewer than four groups two rounds could cancel."""
+    return next(side for side in (16, 4, 2, 1) if dim >= 4 * side or side == 1)
 
 
 def _hadamard(side: int) -> NDArray[np.float32]:

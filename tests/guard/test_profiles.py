@@ -1,0 +1,60 @@
+"""Profiles carry the published constants and refuse impossible ones."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from tollkeeper.errors import ConfigurationError
+from tollkeeper.guard import profiles
+from tollkeeper.guard.noise import Fresh
+from tollkeeper.guard.price import Exponential
+from tollkeeper.guard.transform import DenseAffine
+
+
+def test_b4b_2023_holds_the_papers_constants() -> None:
+    """Raw features, 20 x 12 signs, λ 1e-6, α 1, β 0.80, absolute fresh noise, dense affine."""
+    profile = profiles.get("b4b-2023")
+    assert (profile.tables, profile.bits, profile.centered) == (20, 12, False)
+    assert profile.price == Exponential(1e-6, 1.0, 0.80)
+    assert not profile.in_feature_std
+    assert isinstance(profile.noise, Fresh)
+    assert isinstance(profile.transform, DenseAffine)
+    assert not profile.needs_calibration
+
+
+@pytest.mark.parametrize("name", profiles.NAMES)
+def test_every_name_has_its_profile(name: str) -> None:
+    """Listed names are found, under their own name."""
+    assert profiles.get(name).name == name
+
+
+def test_unknown_names_are_refused_with_the_known_ones() -> None:
+    """A typing mistake is answered with the choices."""
+    with pytest.raises(ConfigurationError, match=r"recommended, b4b-2023.*'recomended'"):
+        profiles.get("recomended")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"name": ""}, "name"),
+        ({"version": 0}, "version"),
+        ({"tables": -1}, "tables"),
+        ({"tables": 257}, "tables"),
+        ({"bits": 0}, "bits"),
+        ({"bits": 17}, "bits"),
+        ({"price": Exponential(1e-6, 1.0, 0.8)}, "keyed noise"),
+    ],
+)
+def test_each_impossible_setting_is_named(change: dict[str, Any], complaint: str) -> None:
+    """A profile that cannot work is refused when it is built."""
+    with pytest.raises(ConfigurationError, match=complaint):
+        dataclasses.replace(profiles.RECOMMENDED, **change)
+
+
+def test_all_violations_come_in_one_message() -> None:
+    """The operator fixes everything at once."""
+    with pytest.raises(ConfigurationError) as raised:
+        dataclasses.replace(profiles.RECOMMENDED, version=0, tables=-3, bits=40)
+    assert all(word in str(raised.value) for word in ("version", "tables", "bits"))
