@@ -51,8 +51,8 @@ Time per request on one thread, tokenizer included, Banking77 questions: {speed}
 
 Tokens are words, neighbors and hashed character n-grams (`tokenizer.py`); a text is the sum of
 their rows in a table of {rows:,} x {width} 4-bit integers (with a step per row and column), divided by its root mean square, then a
-hidden layer of {hidden:,} ReLU units beside a linear path, then unit norm. The table starts from
-truncated SVDs of word co-occurrence (positive pointwise mutual information, and latent semantic
+hidden layer of {hidden:,} ReLU units, a linear output layer and unit norm. The head starts as a
+rotation, a leaky ReLU of slope {leak} and an orthogonal projection. The table starts from SVDs of word co-occurrence (positive pointwise mutual information, and latent semantic
 analysis of whole texts); then everything is trained with InfoNCE on two random views of each text
 (a window with tokens left out, some words read as n-grams), half of the batches within one corpus.
 The table is rounded in the forward pass during the last {rounded:.0%} of the epochs. Weights are the
@@ -138,11 +138,12 @@ def card(figures: Figures, run: Figures) -> str:
     speed = figures["speed_one_thread"]
     return CARD.format(
         **{key: run[key] for key in ("seed", "device", "threads", "versions", "command")},
-        **{key: recipe[key] for key in ("hidden", "rounded")},
+        **{key: recipe[key] for key in ("leak", "rounded")},
         dim=figures["dim"],
         parameters=run["parameters"],
         rows=run["rows"],
         width=run["width"],
+        hidden=run["hidden"],
         megabytes=figures["onnx_bytes"] / 1e6,
         total=sum(run["texts"].values()),
         grid=DENSE_GRID,

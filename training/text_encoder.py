@@ -48,20 +48,24 @@ COARSEST = 63  # coarsest step, in finest steps
 class Recipe:
     """Everything that determines a training run except the data and the seed."""
 
-    epochs: int = 8
+    epochs: int = 6
     batch_size: int = 512
     words: int = 16_500
     pairs: int = 2_000
     buckets: int = 5_000
-    hidden: int = 1_024
-    skip: float = 0.5  # size of the linear path at the start; the hidden layer's is about 1
+    leak: float = 0.2  # slope of the head below zero at the start
     dim: int = 384
     temperature: float = 0.08
-    learning_rate: float = 1e-3
-    table_rate: float = 0.25
+    learning_rate: float = 5e-4
+    table_rate: float = 0.5
     rounded: float = 0.25  # last share of the epochs in which the table is rounded
     start: StartSettings = field(default_factory=StartSettings)
     view: ViewSettings = field(default_factory=ViewSettings)
+
+    @property
+    def hidden(self) -> int:
+        """Units of the hidden layer: both signs of each column."""
+        return 2 * self.width
 
     @property
     def width(self) -> int:
@@ -96,7 +100,7 @@ def levels(table: Tensor, step: Tensor) -> Tensor:
 
 
 class TextNetwork(nn.Module):
-    """Sum of table rows, root-mean-square norm, one hidden layer beside a linear path, unit norm.
+    """Sum of table rows, root-mean-square norm, one hidden ReLU layer, unit norm.
 
     Args:
         rows: Rows of the table.
@@ -107,15 +111,20 @@ class TextNetwork(nn.Module):
         """Draw random weights from the current generator."""
         super().__init__()
         self.table = nn.Parameter(torch.randn(rows, recipe.width))
-        self.skip = nn.Linear(recipe.width, recipe.dim, bias=False)
         self.inner = nn.Linear(recipe.width, recipe.hidden)
         self.outer = nn.Linear(recipe.hidden, recipe.dim)
-        nn.init.orthogonal_(self.skip.weight, gain=recipe.skip)
-        nn.init.normal_(self.inner.weight, std=recipe.width**-0.5)
-        nn.init.normal_(self.outer.weight, std=(2 / recipe.hidden) ** 0.5)
+        self._start_invertible(recipe)
+        self.rounding: Rounding | None = None
+
+    def _start_invertible(self, recipe: Recipe) -> None:
+        """Start the head as a rotation, a leaky ReLU and an orthogonal projection."""
+        rotation = nn.init.orthogonal_(torch.empty(recipe.width, recipe.width))
+        projection = nn.init.orthogonal_(torch.empty(recipe.dim, recipe.width))
+        with torch.no_grad():
+            self.inner.weight.copy_(torch.cat([rotation, -rotation]))
+            self.outer.weight.copy_(torch.cat([projection, -recipe.leak * projection], dim=1))
         nn.init.zeros_(self.inner.bias)
         nn.init.zeros_(self.outer.bias)
-        self.rounding: Rounding | None = None
 
     def rounded(self, values: Tensor, rows: Tensor) -> Tensor:
         """Round these rows of the table once steps are fitted; gradients pass unchanged."""
@@ -128,8 +137,7 @@ class TextNetwork(nn.Module):
         """Embed b bags of rows of `table`, given flat with their (b,) offsets, as (b, dim)."""
         pooled = F.embedding_bag(rows, table, offsets, mode="sum")
         pooled = pooled * torch.rsqrt(pooled.square().mean(1, keepdim=True) + 1e-6)
-        mixed = self.skip(pooled) + self.outer(F.relu(self.inner(pooled)))
-        return F.normalize(mixed, dim=1)
+        return F.normalize(self.outer(F.relu(self.inner(pooled))), dim=1)
 
 
 class RowAdam:
@@ -307,6 +315,7 @@ def main() -> None:
             f" --device {args.device}",
             "rows": ready.vocabulary.rows,
             "width": recipe.width,
+            "hidden": recipe.hidden,
             "parameters": sum(value.numel() for value in network.parameters()),
             "epochs": args.epochs,
             "seed": args.seed,

@@ -61,7 +61,7 @@ def initializers(network: TextNetwork) -> dict[str, NDArray[np.generic]]:
         "floor": np.array(1e-12, np.float32),
         "axis": np.array([1], np.int64),
     }
-    for name in ("skip", "inner", "outer"):
+    for name in ("inner", "outer"):
         values |= eight_bit(name, getattr(network, name).weight.detach().numpy().T)
     return values
 
@@ -71,7 +71,7 @@ def nodes() -> list[onnx.NodeProto]:
     node = helper.make_node
     widened = [
         part
-        for name in ("skip", "inner", "outer")
+        for name in ("inner", "outer")
         for part in (
             node("Cast", [f"{name}_int"], [f"{name}_wide"], to=TensorProto.FLOAT),
             node("Mul", [f"{name}_wide", f"{name}_scale"], [f"{name}_weight"]),
@@ -110,9 +110,7 @@ def nodes() -> list[onnx.NodeProto]:
         node("Add", ["inner_raw", "inner_bias"], ["inner_sum"]),
         node("Relu", ["inner_sum"], ["hidden"]),
         node("MatMul", ["hidden", "outer_weight"], ["outer_raw"]),
-        node("MatMul", ["pooled", "skip_weight"], ["straight"]),
-        node("Add", ["outer_raw", "outer_bias"], ["outer_sum"]),
-        node("Add", ["straight", "outer_sum"], ["mixed"]),
+        node("Add", ["outer_raw", "outer_bias"], ["mixed"]),
         node("Mul", ["mixed", "mixed"], ["mixed_square"]),
         node("ReduceSum", ["mixed_square", "axis"], ["length_square"], keepdims=1),
         node("Sqrt", ["length_square"], ["length_raw"]),

@@ -327,10 +327,18 @@ def check_closed_ledger_refuses_everything(ledger: AnyLedger) -> None:
         lambda: ledger.add_tenant(TENANT),
         lambda: ledger.update_tenant(TENANT),
         ledger.standing_version,
+        lambda: ledger.remember("fact", "value"),
     )
     for use in uses:
         with pytest.raises(LedgerError, match="closed"):
             use()
+
+
+def check_remembers_the_first_value(ledger: AnyLedger) -> None:
+    """A fact is written once; later values do not replace it."""
+    assert ledger.remember("fact", "one") == "one"
+    assert ledger.remember("fact", "two") == "one"
+    assert ledger.remember("other", "two") == "two"
 
 
 def check_with_statement_closes(ledger: AnyLedger) -> None:

@@ -75,3 +75,16 @@ def test_damaged_key_file(tmp_path: Path) -> None:
     (tmp_path / "master.key").write_text("abc")
     with pytest.raises(ConfigurationError):
         secrets.master_key(tmp_path)
+
+
+def test_misspelled_and_malformed_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that is no setting, or a list that is not JSON, is an error, not a silence."""
+    monkeypatch.setenv("TOLLKEEPER_DATA", "/somewhere")
+    load()
+    monkeypatch.setenv("TOLLKEEPER_PROFIL", "none")
+    with pytest.raises(ConfigurationError, match="TOLLKEEPER_PROFIL"):
+        load()
+    monkeypatch.delenv("TOLLKEEPER_PROFIL")
+    monkeypatch.setenv("TOLLKEEPER_MODEL_ALIASES", "a,b")
+    with pytest.raises(ConfigurationError, match="model_aliases"):
+        load()

@@ -46,6 +46,14 @@ VERSION_1 = """
     PRAGMA user_version = 1;
 """
 
+NEWEST = (
+    VERSION_1
+    + "CREATE TABLE facts (name TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL);"
+    + "PRAGMA user_version = 2;"
+)
+"""The file as the newest migration leaves it."""
+
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -168,9 +176,9 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: run(path, VERSION_1 + "PRAGMA user_version = 99"),
         r"schema version 99 .* upgrade tollkeeper",
     ),
-    "without a table": (lambda path: run(path, VERSION_1 + "DROP TABLE keys"), "tables of schema"),
+    "without a table": (lambda path: run(path, NEWEST + "DROP TABLE keys"), "tables of schema"),
     "without a column": (
-        lambda path: run(path, VERSION_1 + "ALTER TABLE pools DROP COLUMN spent"),
+        lambda path: run(path, NEWEST + "ALTER TABLE pools DROP COLUMN spent"),
         "tables of schema",
     ),
     "a directory": (lambda path: path.mkdir(), "cannot be opened"),

@@ -142,23 +142,22 @@ class DataPlane:
             return _not_allowed(call, "POST")
         account = self._account(call)
         check_standing(account)
-        with self._concurrency.slot(account.tenant):
+        with self._concurrency.admitted(account.tenant):
             body = await self._read(call)
-            parse = partial(wire.parse_embeddings, body, limits=self._limits)
-            request = parse() if len(body) <= SMALL_BYTES else await asyncio.to_thread(parse)
-            if request.model not in self._models.all:
-                raise ModelNotFoundError(
-                    f"The model '{request.model}' does not exist or you do not have access to it.",
-                    param="model",
-                )
-            ask = Ask(
-                account,
-                await self._decoded(request),
-                request.modality,
-                request.dimensions,
-                call.request_id,
+            with self._concurrency.working():
+                return await self._answer(account, body, call.request_id)
+
+    async def _answer(self, account: Account, body: bytes, request_id: str) -> Reply:
+        parse = partial(wire.parse_embeddings, body, limits=self._limits)
+        request = parse() if len(body) <= SMALL_BYTES else await asyncio.to_thread(parse)
+        if request.model not in self._models.all:
+            raise ModelNotFoundError(
+                f"The model '{request.model}' does not exist or you do not have access to it.",
+                param="model",
             )
-            answer = await self._engine.answer(ask)
+        inputs = await self._decoded(request)
+        ask = Ask(account, inputs, request.modality, request.dimensions, request_id)
+        answer = await self._engine.answer(ask)
         encode = partial(
             wire.encode_embeddings,
             answer.embeddings,

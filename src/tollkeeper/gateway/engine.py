@@ -74,25 +74,27 @@ class Engine:
         self._service.check(ask)
         job: asyncio.Future[Outcome] = self._loop.create_future()
         self._jobs[id(ask)] = job
+        job.add_done_callback(lambda _: self._jobs.pop(id(ask), None))
         try:
-            if self._callers is not None:
-                (error,) = await self._loop.run_in_executor(
-                    self._callers, self._service.embed, [ask]
-                )
-                if error is not None:
-                    job.cancel()
-                    raise error
-            self._queue.put((ask, job))
-            # A client that hangs up must not leave a half-charged request behind.
-            outcome = await asyncio.shield(job)
-        finally:
-            if job.done():
-                self._jobs.pop(id(ask), None)
-            else:
-                job.add_done_callback(lambda _: self._jobs.pop(id(ask), None))
+            await self._embed_remotely(ask)
+        except BaseException:
+            # Cancelled or failed before it was queued: nobody else will finish this job.
+            job.cancel()
+            raise
+        self._queue.put((ask, job))
+        # A client that hangs up must not leave a half-charged request behind.
+        outcome = await asyncio.shield(job)
         if isinstance(outcome, TollkeeperError):
             raise outcome
         return outcome
+
+    async def _embed_remotely(self, ask: Ask) -> None:
+        """Let an encoder that waits for another machine work in a thread of its own."""
+        if self._callers is None or self._loop is None:
+            return
+        (error,) = await self._loop.run_in_executor(self._callers, self._service.embed, [ask])
+        if error is not None:
+            raise error
 
     # -- the engine's thread -----------------------------------------------------
 

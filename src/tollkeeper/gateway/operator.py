@@ -8,19 +8,27 @@ from typing import Protocol
 
 import numpy as np
 
-from tollkeeper.errors import ConfigurationError
+from tollkeeper.errors import ConfigurationError, ConflictError
 from tollkeeper.gateway.auth import KeyRing
 from tollkeeper.gateway.pools import Deployment, pool_key
 from tollkeeper.guard import profiles
 from tollkeeper.guard.calibration import Calibration
 from tollkeeper.guard.guard import Guard
-from tollkeeper.ledger.base import Changes, GroupCommits, KeepsKeys, KeepsTenants, Ledger
+from tollkeeper.ledger.base import (
+    Changes,
+    GroupCommits,
+    KeepsKeys,
+    KeepsTenants,
+    Ledger,
+    Remembers,
+)
 from tollkeeper.types import Entry, KeyInfo, Record, Tenant
 
 MAX_NAME = 200
+MAX_ATTEMPTS = 50
 
 
-class Store(Ledger, GroupCommits, KeepsKeys, KeepsTenants, Changes, Protocol):
+class Store(Ledger, GroupCommits, KeepsKeys, KeepsTenants, Changes, Remembers, Protocol):
     """A ledger with every capability the gateway uses."""
 
     def close(self) -> None:
@@ -136,38 +144,53 @@ class Operator:
         self._store.update_tenant(replace(tenant, budget=spent + inputs))
 
     def link(self, first: str, second: str) -> None:
-        """Charge two tenants on one pool from now on: the union of both sketches.
+        """Charge two tenants, and all linked to the second, on the first one's pool.
+
+        The pool's new state is the union of both sketches and the sum of both spends. A
+        running server moves the tenants within a second; what it answers until then is
+        charged to the old pool and is not part of the union. Only the entries of the
+        running guard are united.
 
         Raises:
             ConfigurationError: there is no such tenant.
-            ConflictError: the pool was in use at this very moment; try again.
+            ConflictError: the pool was busy for too long; nothing was changed.
         """
         one, other = self._find(first), self._find(second)
         if one.pool == other.pool:
             return
-        # The tenant moves first: whatever it asks from now on is charged to the new pool.
-        # A running server notices within a second; its last answers on the old pool may
-        # be missing from the union.
-        self._store.update_tenant(replace(other, pool=one.pool))
-        kept, merged = self._read(one), self._read(other)
-        if not merged.sketch:
-            return
-        load = self._guard.load
-        union = self._guard.merge(load(kept.sketch), load(merged.sketch))
-        record = Record(
-            at=self._clock(),
-            tenant=second,
-            key_id="operator",
-            request_id=f"link:{second}->{first}",
-            model="",
-            inputs=0,
-            tokens=0,
-            charge=0.0,
-            coverage=self._guard.fraction(union),
-            noise_scale=0.0,
-            profile=self._guard.version,
-        )
-        self._store.commit(kept.pool, record, union.tobytes(), expected=kept.version)
+        self._unite(one, other)
+        for tenant in self._store.tenants():
+            if tenant.pool == other.pool:
+                self._store.update_tenant(replace(tenant, pool=one.pool))
+
+    def _unite(self, one: Tenant, other: Tenant) -> None:
+        """Add the pool of `other` to the pool of `one`, as one record."""
+        for attempt in range(MAX_ATTEMPTS):
+            kept, merged = self._read(one), self._read(other)
+            if not merged.version:
+                return
+            load = self._guard.load
+            union = self._guard.merge(load(kept.sketch), load(merged.sketch))
+            record = Record(
+                at=self._clock(),
+                tenant=other.name,
+                key_id="operator",
+                request_id=f"link:{other.name}->{one.name}",
+                model="",
+                inputs=merged.queries,
+                tokens=0,
+                charge=merged.spent,
+                coverage=self._guard.fraction(union),
+                noise_scale=0.0,
+                profile=self._guard.version,
+            )
+            try:
+                self._store.commit(kept.pool, record, union.tobytes(), expected=kept.version)
+            except ConflictError:
+                if attempt + 1 == MAX_ATTEMPTS:
+                    raise
+            else:
+                return
 
     def records(
         self, *, tenant: str | None = None, since: float | None = None, limit: int = 100

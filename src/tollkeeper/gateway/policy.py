@@ -50,22 +50,39 @@ class ConcurrencyLimit:
         self._count = 0
 
     @contextmanager
-    def slot(self, tenant: str) -> Iterator[None]:
-        """Hold one place while a request runs.
+    def admitted(self, tenant: str) -> Iterator[None]:
+        """Hold one of a tenant's places, from before its body is read.
 
         Raises:
-            ThrottledError: all places are taken; the client may retry shortly.
+            ThrottledError: the tenant's places are taken; the client may retry shortly.
         """
-        if self._count >= self._total or self._running[tenant] >= self._per_tenant:
-            raise ThrottledError(
-                "Too many requests are running. Retry shortly.", retry_after_s=RETRY_AFTER_S
-            )
-        self._count += 1
+        if self._running[tenant] >= self._per_tenant:
+            raise _busy()
         self._running[tenant] += 1
         try:
             yield
         finally:
-            self._count -= 1
             self._running[tenant] -= 1
             if not self._running[tenant]:
                 del self._running[tenant]
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Hold one of the server's places, once the body is there: slow senders take none.
+
+        Raises:
+            ThrottledError: all places are taken; the client may retry shortly.
+        """
+        if self._count >= self._total:
+            raise _busy()
+        self._count += 1
+        try:
+            yield
+        finally:
+            self._count -= 1
+
+
+def _busy() -> ThrottledError:
+    return ThrottledError(
+        "Too many requests are running. Retry shortly.", retry_after_s=RETRY_AFTER_S
+    )

@@ -59,6 +59,14 @@ def open_stores(settings: Settings, *, clock: Callable[[], float]) -> Stores:
     given = settings.master_key.get_secret_value() if settings.master_key else None
     master = secrets.master_key(settings.data_dir, given)
     store = cast("Store", open_ledger(settings.ledger_url))
+    fingerprint = keys.derive(master, "master-key-fingerprint", length=8).hex()
+    if store.remember("master-key", fingerprint) != fingerprint:
+        store.close()
+        raise ConfigurationError(
+            f"the ledger {settings.ledger_url} was made with another master key than the one in "
+            f"{settings.data_dir}: with this one every API key and every answer would change; "
+            "restore the right master.key or name another ledger"
+        )
     pepper = keys.derive(master, "api-keys")
     return Stores(store, KeyRing(store, pepper=pepper, clock=clock), master)
 
@@ -237,7 +245,10 @@ async def run(
         for server, bound in zip(servers, sockets, strict=True)
     ]
     try:
-        while not all(server.started for server in servers):  # noqa: ASYNC110 - uvicorn has no event
+        while not all(server.started for server in servers):
+            for task in tasks:
+                if task.done():  # it can only have failed
+                    await task
             await asyncio.sleep(0.01)
         data_port, admin_port = (bound.getsockname()[1] for bound in sockets)
         announce(data_port, admin_port)
@@ -284,7 +295,7 @@ def _bind(settings: Settings) -> list[socket.socket]:
                 taken.close()
             raise ConfigurationError(
                 f"cannot listen on {host}:{port} ({error.strerror}); choose another with "
-                "--host, --port or --admin-port"
+                "--host, --port, --admin-host or --admin-port"
             ) from error
     return bound
 

@@ -5,21 +5,32 @@ Read once at start and passed down. Nothing below this module reads the environm
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from tollkeeper.errors import ConfigurationError
+
+PREFIX = "TOLLKEEPER_"
+OTHER_VARIABLES = frozenset({"TOLLKEEPER_DATA"})
+"""Variables with our prefix that are no settings of the gateway."""
 
 
 class Settings(BaseSettings):
     """Everything the server can be told; see `docs/settings.md` for each field."""
 
     model_config = SettingsConfigDict(
-        env_prefix="TOLLKEEPER_", env_nested_delimiter="__", extra="forbid", frozen=True
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
     )
 
     host: str = "127.0.0.1"
@@ -47,11 +58,11 @@ class Settings(BaseSettings):
     )
     admin_token: SecretStr | None = Field(default=None, description="default: data_dir file")
 
-    max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
+    max_body_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
     max_inputs: int = Field(default=2048, ge=1)
     max_image_pixels: int = Field(default=16_000_000, ge=1)
     max_concurrency: int = Field(default=512, ge=1)
-    max_tenant_concurrency: int = Field(default=256, ge=1)
+    max_tenant_concurrency: int = Field(default=64, ge=1)
     body_timeout_s: float = Field(default=30.0, gt=0)
     shutdown_timeout_s: float = Field(default=30.0, gt=0)
 
@@ -70,7 +81,7 @@ class Settings(BaseSettings):
     @property
     def ledger_url(self) -> str:
         """The ledger's URL, with the default filled in."""
-        return self.ledger or f"sqlite:///{(self.data_dir / 'ledger.sqlite3').absolute()}"
+        return self.ledger or f"sqlite://{(self.data_dir / 'ledger.sqlite3').absolute()}"
 
     def redacted(self) -> dict[str, Any]:
         """Return the effective settings with secrets masked, ready for printing."""
@@ -89,11 +100,26 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
     """
     given = {name: value for name, value in flags.items() if value is not None}
     from_file = _read_yaml(config) if config is not None else {}
+    _refuse_unknown_variables(os.environ)
     try:
         from_env = Settings().model_dump(exclude_unset=True)
         return Settings(**{**from_file, **from_env, **given})
     except ValidationError as error:
         raise ConfigurationError(_summary(error)) from error
+    except SettingsError as error:
+        raise ConfigurationError(
+            f'wrong settings: {error}; lists are written as JSON, for example \'["a", "b"]\''
+        ) from error
+
+
+def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
+    """A misspelled variable must not be a setting that silently does nothing."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | OTHER_VARIABLES
+    unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+    if unknown:
+        raise ConfigurationError(
+            f"unknown variables {', '.join(unknown)}; `tollkeeper config show` lists the settings"
+        )
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -160,6 +160,7 @@ class Coverage:
         above = margins > 0
         distances = np.abs(margins, out=margins)
         doubt = _ROUNDING * math.sqrt(embeddings.shape[1])
+        # No row is longer than the root of the total; most small batches end here.
         if distances.min(initial=np.inf) <= doubt * math.sqrt(total):
             lengths = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings))
             close = np.flatnonzero(distances <= doubt * lengths[:, None])

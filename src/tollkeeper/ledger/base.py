@@ -137,3 +137,12 @@ class Changes(Protocol):
     def standing_version(self) -> int:
         """Return the change counter of keys and tenants; cheap enough to ask twice a second."""
         ...
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """Capability: a few facts about the deployment, each written once."""
+
+    def remember(self, name: str, value: str) -> str:
+        """Store `value` under `name` unless something is stored; return what is stored."""
+        ...

@@ -26,6 +26,7 @@ class MemoryLedger:
         self._tenants: dict[str, Tenant] = {}
         self._keys: dict[str, KeyInfo] = {}
         self._standing = 0
+        self._facts: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -172,6 +173,12 @@ class MemoryLedger:
         """Return the change counter of keys and tenants."""
         self._must_be_open()
         return self._standing
+
+    def remember(self, name: str, value: str) -> str:
+        """Store `value` under `name` unless something is stored; return what is stored."""
+        with self._lock:
+            self._must_be_open()
+            return self._facts.setdefault(name, value)
 
     def _must_be_open(self) -> None:
         if self._closed:

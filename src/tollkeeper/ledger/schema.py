@@ -38,6 +38,7 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
         "CREATE TABLE standing (version INTEGER NOT NULL)",
         "INSERT INTO standing VALUES (0)",
     ),
+    ("CREATE TABLE facts (name TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL)",),
 )
 """Entry i leads from version i to i + 1. Append only: files of every version are out there."""
 
@@ -48,6 +49,7 @@ SHAPE: Final = (
     "SELECT name, pool, suspended, budget, created_at, note FROM tenants LIMIT 0",
     "SELECT id, tenant, digest, created_at, revoked_at FROM keys LIMIT 0",
     "SELECT version FROM standing LIMIT 0",
+    "SELECT name, value FROM facts LIMIT 0",
 )
 """Each fails on a file that lacks a table or column of the newest version."""
 

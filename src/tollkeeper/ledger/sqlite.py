@@ -254,6 +254,17 @@ class SqliteLedger:
         ((version,),) = self._select("SELECT version FROM standing")
         return int(version)
 
+    def remember(self, name: str, value: str) -> str:
+        """Store `value` under `name` unless something is stored; return what is stored."""
+        row = (text("name", name), text("value", value))
+
+        def store(connection: sqlite3.Connection) -> str:
+            connection.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", row)
+            found = connection.execute("SELECT value FROM facts WHERE name = ?", row[:1])
+            return str(found.fetchone()[0])
+
+        return self._writer.call(store)
+
     def _connect(self) -> sqlite3.Connection:
         return connect(self._path, busy_timeout_s=self._busy_timeout_s)
 
