@@ -32,7 +32,7 @@ from text_data import ag_descriptions, ag_titles, fingerprint, read_labelled
 from tollkeeper.encoders.builtin_text import WEIGHTS, TextEncoder
 from tollkeeper.encoders.tokenizer import split
 
-DENSE_GRID = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+DENSE_GRID = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 SPARSE_GRID = (3.0, 30.0)
 NEIGHBORS = 5
 SPEED_BATCHES = (1, 32, 2_000)

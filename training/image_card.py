@@ -47,15 +47,16 @@ Measure again: `python training/evaluate_image.py --data DIR`.
 Wall time of the training: {minutes:.0f} minutes, next to other work on the same machine. Versions:
 {versions}. All random numbers come from generators seeded with the seed of the command (initial
 weights: seed, head: seed + 1, augmentations: seed + 2, order: seed + 3). Bit-exact repetition
-needs the same processor type, versions and number of threads; elsewhere expect figures within
-about one point. {continued}
+needs the same processor type, versions and number of threads; how much the figures differ elsewhere
+was not measured. {continued}
 
 Recipe: {recipe}.
 
 ## Data and licenses
 
 CIFAR-10 `train20k` (the first 2,000 training images of each class) and CIFAR-100 `train10k` (the
-first 100 training images of each class), 30,000 images, labels not read by the training. Krizhevsky,
+first 100 training images of each class), 30,000 images. Labels of 6,000 of them serve a kNN figure
+in the log and nothing else. Krizhevsky,
 *Learning Multiple Layers of Features from Tiny Images*, 2009. No license is stated for either set; the
 authors ask for citation. Both are subsets of Tiny Images, collected from the web and withdrawn by
 its authors in 2020 for offensive labels and images. The weights hold no images;

@@ -31,8 +31,8 @@ PIXEL_STD = (63.0, 62.1, 66.7)
 class Recipe:
     """Everything that determines a training run except the data and the seed."""
 
-    epochs: int = 70
-    cooldown: int = 16
+    epochs: int = 80
+    cooldown: int = 14
     warmup: int = 2
     early_side: int = 16
     late_side: int = 24

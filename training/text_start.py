@@ -35,10 +35,10 @@ class StartSettings:
         seed: Seed of the truncated SVDs.
     """
 
-    near: int = 416
-    topics: int = 96
+    near: int = 480
+    topics: int = 32
     mix: float = 0.5
-    window: int = 8
+    window: int = 12
     power: float = 0.75
     seed: int = 0
 

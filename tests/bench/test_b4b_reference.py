@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tollkeeper.bench import b4b_reference
 from tollkeeper.guard.coverage import Coverage
+from tollkeeper.guard.planes import GaussianPlanes
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 24))
@@ -18,8 +19,9 @@ def test_equals_the_guards_coverage(seed: int, n: int, dim: int) -> None:
     drawn = b4b_reference.draw_projections(dim, rng=rng)
     projections = [planes.astype(np.float32).astype(np.float64) for planes in drawn]
     coverage = Coverage(
-        hyperplanes=np.concatenate(projections, axis=1).astype(np.float32),
-        thresholds=np.zeros(240, np.float32),
+        planes=GaussianPlanes(
+            np.concatenate(projections, axis=1).astype(np.float32), np.zeros(240, np.float32)
+        ),
         tables=b4b_reference.PROJECTIONS,
         bits=b4b_reference.BITS,
     )

@@ -17,7 +17,14 @@ import numpy as np
 import pytest
 
 from tollkeeper.errors import ConflictError, LedgerError
-from tollkeeper.ledger.base import Changes, GroupCommits, KeepsKeys, KeepsTenants, Ledger
+from tollkeeper.ledger.base import (
+    Changes,
+    GroupCommits,
+    KeepsKeys,
+    KeepsTenants,
+    Ledger,
+    Submission,
+)
 from tollkeeper.ledger.memory import MemoryLedger
 from tollkeeper.ledger.retention import Prunes
 from tollkeeper.ledger.sqlite import SqliteLedger
@@ -92,12 +99,14 @@ def check_stale_commit_conflicts_and_stores_nothing(ledger: AnyLedger) -> None:
 def check_a_commit_may_hold_several_requests(ledger: AnyLedger) -> None:
     """All records of one commit are stored in order under one version; none is refused."""
     records = [replace(RECORD, request_id=f"r{i}") for i in range(5)]
-    entry = ledger.submit("acme", records, b"s", expected=0).result()
+    entry = ledger.submit([Submission("acme", records, b"s", 0)])[0].result()
     assert entry == Entry("acme", version=1, sketch=b"s", spent=10.0, queries=15)
     assert list(ledger.records()) == records[::-1]
     bad = [RECORD, replace(RECORD, charge=math.nan)]
     for unfit in (bad, []):
-        assert isinstance(ledger.submit("acme", unfit, b"", expected=1).exception(), LedgerError)
+        assert isinstance(
+            ledger.submit([Submission("acme", unfit, b"", 1)])[0].exception(), LedgerError
+        )
     assert ledger.read("acme") == entry
     assert len(list(ledger.records())) == 5
 
@@ -105,7 +114,7 @@ def check_a_commit_may_hold_several_requests(ledger: AnyLedger) -> None:
 def check_queued_commits_apply_in_order(ledger: AnyLedger) -> None:
     """Commits queued together, many of one pool, land in order, each with its own entry."""
     futures = [
-        ledger.submit("acme", [replace(RECORD, request_id=f"r{i}")], bytes([i]), expected=i)
+        ledger.submit([Submission("acme", [replace(RECORD, request_id=f"r{i}")], bytes([i]), i)])[0]
         for i in range(20)
     ]
     entries = [future.result() for future in futures]
@@ -119,9 +128,9 @@ def check_queued_commits_apply_in_order(ledger: AnyLedger) -> None:
 
 def check_conflict_spares_its_neighbors(ledger: AnyLedger) -> None:
     """Of commits queued together only those with a wrong version fail."""
-    good = ledger.submit("a", [RECORD], b"a", expected=0)
-    bad = ledger.submit("a", [RECORD], b"stale", expected=0)
-    also_good = ledger.submit("b", [RECORD], b"b", expected=0)
+    good = ledger.submit([Submission("a", [RECORD], b"a", 0)])[0]
+    bad = ledger.submit([Submission("a", [RECORD], b"stale", 0)])[0]
+    also_good = ledger.submit([Submission("b", [RECORD], b"b", 0)])[0]
     assert good.result().version == also_good.result().version == 1
     assert isinstance(bad.exception(), ConflictError)
     assert ledger.read("a").sketch == b"a"
@@ -139,7 +148,7 @@ def check_unstorable_values_are_refused(ledger: AnyLedger) -> None:
     )
     for record in bad:
         assert isinstance(
-            ledger.submit("acme", [record], b"", expected=0).exception(), LedgerError
+            ledger.submit([Submission("acme", [record], b"", 0)])[0].exception(), LedgerError
         ), record
     with pytest.raises(LedgerError, match="budget"):
         ledger.add_tenant(replace(TENANT, budget=math.nan))
@@ -314,7 +323,7 @@ def check_closed_ledger_refuses_everything(ledger: AnyLedger) -> None:
     uses: tuple[Callable[[], object], ...] = (
         lambda: ledger.read("acme"),
         lambda: ledger.commit("acme", RECORD, b"", expected=0),
-        lambda: ledger.submit("acme", [RECORD], b"", expected=0).result(),
+        ledger.submit([Submission("acme", [RECORD], b"", 0)])[0].result,
         lambda: list(ledger.records()),
         lambda: ledger.prune(0.0),
         ledger.check,

@@ -191,10 +191,11 @@ def test_ledger_failure(start_gateway: Any, monkeypatch: pytest.MonkeyPatch, pol
     def broken(*_: Any, **__: Any) -> Any:
         raise LedgerError("disk full")
 
-    def failing(*_: Any, **__: Any) -> Future[Entry]:
-        future: Future[Entry] = Future()
-        future.set_exception(LedgerError("disk full"))
-        return future
+    def failing(submissions: Any) -> list[Future[Entry]]:
+        futures: list[Future[Entry]] = [Future() for _ in submissions]
+        for future in futures:
+            future.set_exception(LedgerError("disk full"))
+        return futures
 
     monkeypatch.setattr(live.gateway.store, "submit", failing)
     monkeypatch.setattr(live.gateway.store, "read", broken)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from tollkeeper.gateway.view import View
 from tollkeeper.guard import profiles
 from tollkeeper.guard.calibration import Calibration
 from tollkeeper.guard.guard import Guard
+from tollkeeper.ledger.base import Submission
 from tollkeeper.ledger.memory import MemoryLedger
 from tollkeeper.ledger.sqlite import SqliteLedger
 from tollkeeper.testing.encoders import hash_encoder
@@ -76,11 +77,12 @@ def sketch_of(texts: list[str]) -> Any:
     ).sketch
 
 
-def failing_submit(*_: Any, **__: Any) -> Future[Entry]:
-    """A commit that the store refused."""
-    future: Future[Entry] = Future()
-    future.set_exception(LedgerError("disk full"))
-    return future
+def failing_submit(submissions: Sequence[Submission]) -> list[Future[Entry]]:
+    """Commits that the store refused."""
+    futures: list[Future[Entry]] = [Future() for _ in submissions]
+    for future in futures:
+        future.set_exception(LedgerError("disk full"))
+    return futures
 
 
 class Stalled(MemoryLedger):
@@ -90,15 +92,16 @@ class Stalled(MemoryLedger):
         super().__init__()
         self.waiting: list[Callable[[], None]] = []
 
-    def submit(self, pool: str, records: Any, sketch: bytes, *, expected: int) -> Future[Entry]:
-        future: Future[Entry] = Future()
+    def submit(self, submissions: Sequence[Submission]) -> list[Future[Entry]]:
+        futures: list[Future[Entry]] = [Future() for _ in submissions]
 
         def finish() -> None:
-            done = super(Stalled, self).submit(pool, records, sketch, expected=expected)
-            future.set_result(done.result())
+            done = super(Stalled, self).submit(submissions)
+            for future, entry in zip(futures, done, strict=True):
+                future.set_result(entry.result())
 
         self.waiting.append(finish)
-        return future
+        return futures
 
 
 def test_no_answer_before_the_commit_is_durable() -> None:
@@ -258,10 +261,8 @@ def test_failed_commit_is_not_built_upon() -> None:
     class Flaky(MemoryLedger):
         fail = True
 
-        def submit(self, pool: str, records: Any, sketch: bytes, *, expected: int) -> Future[Entry]:
-            if self.fail:
-                return failing_submit()
-            return super().submit(pool, records, sketch, expected=expected)
+        def submit(self, submissions: Sequence[Submission]) -> list[Future[Entry]]:
+            return failing_submit(submissions) if self.fail else super().submit(submissions)
 
     ledger = Flaky()
     service = make_service(ledger)

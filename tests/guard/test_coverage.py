@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tollkeeper.errors import GuardError
-from tollkeeper.guard.coverage import Coverage, hyperplanes
+from tollkeeper.guard.calibration import Calibration
+from tollkeeper.guard.coverage import Coverage
+from tollkeeper.guard.planes import Gaussian, GaussianPlanes
 from tollkeeper.types import Embeddings, Sketch
 
 DIM, TABLES, BITS = 5, 3, 4
@@ -15,9 +17,16 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 def small(dim: int = DIM, *, tables: int = TABLES, bits: int = BITS) -> Coverage:
     """Return a coverage with few buckets, so that collisions are common."""
-    planes = hyperplanes(b"a secret of tests", dim, tables=tables, bits=bits)
-    thresholds = np.linspace(-0.5, 0.5, tables * bits).astype(np.float32)
-    return Coverage(planes, thresholds, tables, bits)
+    count = tables * bits
+    drawn = Gaussian().draw(b"a secret of tests", Calibration.identity(dim), count, centered=False)
+    thresholds = np.linspace(-0.5, 0.5, count).astype(np.float32)
+    return Coverage(GaussianPlanes(drawn.matrix, thresholds), tables, bits)
+
+
+def planes_of(coverage: Coverage) -> GaussianPlanes:
+    """Return the planes of `small`."""
+    assert isinstance(coverage.planes, GaussianPlanes)
+    return coverage.planes
 
 
 def inputs(seed: int, n: int, dim: int = DIM) -> Embeddings:
@@ -47,9 +56,9 @@ def oracle(
             columns = range(table * coverage.bits, (table + 1) * coverage.bits)
             bits = []
             for j in columns:
-                plane = coverage.hyperplanes[:, j]
+                plane = planes_of(coverage).matrix[:, j]
                 product = sum(float(a) * float(b) for a, b in zip(x, plane, strict=True))
-                bits.append(int(product > float(coverage.thresholds[j])))
+                bits.append(int(product > float(planes_of(coverage).thresholds[j])))
             buckets.add(tuple(bits))
         curve.append(sum(len(b) / 2**coverage.bits for b in visited) / coverage.tables)
     return visited, curve
@@ -71,8 +80,8 @@ def test_buckets_and_coverage_agree_with_sets_of_tuples(seed: int, n: int) -> No
 
 def test_published_size_agrees_with_sets_of_tuples() -> None:
     """Twenty tables of twelve raw-feature bits at d = 32 agree with the slow routine."""
-    planes = hyperplanes(b"another secret", 32, tables=20, bits=12)
-    coverage = Coverage(planes, np.zeros(240, np.float32), 20, 12)
+    planes = Gaussian().draw(b"another", Calibration.identity(32), 240, centered=False)
+    coverage = Coverage(planes, 20, 12)
     embeddings = inputs(1, 12, 32)
     _, curve = oracle(coverage, embeddings)
     visit = coverage.visit(coverage.empty(), embeddings)
@@ -134,10 +143,10 @@ def test_bits_do_not_depend_on_the_batch(n: int) -> None:
     rows = rng.standard_normal((700, 384)).astype(np.float32)
     # Push every row to within rounding error of one of its 240 hyperplanes.
     for i, row in enumerate(rows.astype(np.float64)):
-        plane = coverage.hyperplanes[:, i % 240].astype(np.float64)
-        gap = row @ plane - coverage.thresholds[i % 240]
+        plane = planes_of(coverage).matrix[:, i % 240].astype(np.float64)
+        gap = row @ plane - planes_of(coverage).thresholds[i % 240]
         rows[i] = row - plane * gap / (plane @ plane)
-    exact = rows.astype(np.float64) @ coverage.hyperplanes > coverage.thresholds
+    exact = rows.astype(np.float64) @ planes_of(coverage).matrix > planes_of(coverage).thresholds
     weights = 2 ** np.arange(11, -1, -1)
     expected = (exact.reshape(700, 20, 12) * weights).sum(axis=2)
     assert np.array_equal(coverage.buckets(rows[:n]), expected[:n])
@@ -175,12 +184,3 @@ def test_foreign_sketches_are_refused(sketch: Sketch) -> None:
             use(sketch)
     with pytest.raises(GuardError, match="6 bytes"):
         coverage.from_bytes(bytes(7))
-
-
-def test_hyperplanes_are_secret_and_standard_normal() -> None:
-    """Another key gives other hyperplanes; their entries have mean 0 and variance 1."""
-    one = hyperplanes(b"one", 100, tables=20, bits=12)
-    other = hyperplanes(b"other", 100, tables=20, bits=12)
-    assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.03
-    assert abs(one.mean()) < 0.03
-    assert abs(one.var() - 1) < 0.03

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tollkeeper.errors import ConflictError
+from tollkeeper.ledger.base import Submission
 from tollkeeper.ledger.commits import new_commit, settle
 from tollkeeper.types import Entry, Record
 
@@ -25,10 +26,12 @@ def test_a_group_lands_as_its_commits_would_one_by_one(
     """Settling a group equals a slow ledger that takes one commit after the other."""
     commits = [
         new_commit(
-            pool,
-            [replace(RECORD, inputs=inputs, charge=inputs / 2) for inputs in sizes],
-            bytes([i]),
-            expected=expected,
+            Submission(
+                pool,
+                [replace(RECORD, inputs=inputs, charge=inputs / 2) for inputs in sizes],
+                bytes([i]),
+                expected,
+            )
         )
         for i, (pool, expected, sizes) in enumerate(group)
     ]

@@ -54,7 +54,6 @@ NEWEST = (
 """The file as the newest migration leaves it."""
 
 
-
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Return where the ledger is to be."""

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tollkeeper.errors import LedgerError
+from tollkeeper.ledger.base import Submission
 from tollkeeper.ledger.memory import MemoryLedger
 from tollkeeper.ledger.sqlite import SqliteLedger
 from tollkeeper.types import KeyInfo, Record, Tenant
@@ -26,6 +27,7 @@ RECORD = Record(7.0, "acme", "k1", "r1", "m", 1, 17, 0.5, 0.25, 0.5, "recommende
 COMMON = """
 import os, random, sys
 from tollkeeper.errors import ConflictError
+from tollkeeper.ledger.base import Submission
 from tollkeeper.ledger.sqlite import SqliteLedger
 from tollkeeper.types import Record
 
@@ -44,7 +46,7 @@ while True:
         pool = rng.choice("abc")
         name = f"{pool}:{versions[pool] + 1}"
         sketch = (name.encode() * 3000)[:10_240]
-        futures.append((name, ledger.submit(pool, [record(name)], sketch, expected=versions[pool])))
+        futures.append((name, ledger.submit([Submission(pool, [record(name)], sketch, versions[pool])])[0]))
         versions[pool] += 1
     for name, future in futures:
         future.result()
@@ -175,7 +177,9 @@ class LedgersAgree(RuleBasedStateMachine):
 
         def use(ledger: Any) -> list[Any]:
             futures = [
-                ledger.submit(pool, [RECORD] * size, bytes([i]), expected=versions[pool] + ahead)
+                ledger.submit(
+                    [Submission(pool, [RECORD] * size, bytes([i]), versions[pool] + ahead)]
+                )[0]
                 for i, (pool, ahead, size) in enumerate(group)
             ]
             return [str(f.exception()) if f.exception() else f.result() for f in futures]

@@ -14,6 +14,7 @@ import pytest
 
 from tollkeeper.errors import ConflictError, LedgerError
 from tollkeeper.ledger import writer
+from tollkeeper.ledger.base import Submission
 from tollkeeper.ledger.sqlite import SqliteLedger
 from tollkeeper.types import Entry, Record
 
@@ -49,7 +50,7 @@ def gathering(ledger: SqliteLedger) -> Iterator[None]:
 def submit(ledger: SqliteLedger, pool: str, expected: int, sketch: bytes = b"s") -> Future[Entry]:
     """Submit a commit of one record."""
     record = replace(RECORD, request_id=f"{pool}:{expected + 1}")
-    return ledger.submit(pool, [record], sketch, expected=expected)
+    return ledger.submit([Submission(pool, [record], sketch, expected)])[0]
 
 
 def test_waiting_commits_share_one_transaction_and_one_sketch(ledger: SqliteLedger) -> None:
@@ -170,14 +171,13 @@ def test_the_queue_is_bounded_and_never_blocks(
 
 
 def test_close_stores_what_was_submitted(ledger: SqliteLedger, tmp_path: Path) -> None:
-    """Closing waits for the queue, then for the thread."""
+    """Closing waits until everything queued is stored."""
     with gathering(ledger):
         futures = [submit(ledger, "acme", i) for i in range(5)]
         closing_thread = threading.Thread(target=ledger.close)
         closing_thread.start()
     closing_thread.join()
     assert all(future.done() for future in futures)
-    assert not ledger._writer._thread.is_alive()
     with SqliteLedger(tmp_path / "ledger.db") as again:
         assert again.read("acme").version == 5
 
@@ -187,7 +187,7 @@ def test_other_writes_keep_their_place_between_commits(ledger: SqliteLedger) -> 
     order: list[str] = []
     with gathering(ledger):
         submit(ledger, "a", 0).add_done_callback(lambda _: order.append("a"))
-        ledger._writer._put(writer._Change(lambda _: order.append("change")))
+        ledger._writer.put(writer._Change(lambda _: order.append("change")))
         submit(ledger, "b", 0).add_done_callback(lambda _: order.append("b"))
     ledger.close()
     assert order == ["a", "change", "b"]
@@ -199,6 +199,6 @@ def test_pruning_in_portions_counts_all(
     """More records than fit one transaction are deleted in several."""
     monkeypatch.setattr("tollkeeper.ledger.sqlite.PRUNED_AT_ONCE", 7)
     records = [replace(RECORD, at=float(i)) for i in range(50)]
-    ledger.submit("acme", records, b"s", expected=0).result()
+    ledger.submit([Submission("acme", records, b"s", 0)])[0].result()
     assert ledger.prune(40.0) == 40
     assert len(list(ledger.records())) == 10

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tollkeeper.errors import TollkeeperError
+from tollkeeper.ledger.base import Submission
 from tollkeeper.types import Account, Embeddings, Entry
 
 
@@ -55,9 +56,11 @@ class Charge:
     Attributes:
         asks: the requests in it, in order.
         answers: for each, its answer, or the error to give instead.
-        future: done when the commit is durable; None if nothing had to be stored.
+        submission: what has to be stored, or None.
+        future: done when it is durable; None if nothing has to be stored.
     """
 
     asks: list[Ask]
     answers: list[Answer | TollkeeperError]
+    submission: Submission | None = None
     future: Future[Entry] | None = None

@@ -6,7 +6,6 @@ credential of mine came", or `AuthenticationError` for "refused".
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import secrets
 import threading
@@ -65,7 +64,7 @@ class KeyRing:
 
     def digest(self, secret: str) -> str:
         """Return the keyed hash under which a key is stored, as hex."""
-        return hmac.new(self._pepper, secret.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
+        return hmac.digest(self._pepper, secret.encode("utf-8", "replace"), "sha256").hex()
 
     def authenticate(self, authorization: str | None) -> Account | None:
         """Resolve an `Authorization` header.

@@ -129,7 +129,7 @@ class Engine:
 
     def _work(self, jobs: list[_Job]) -> None:
         futures = {id(ask): job for ask, job in jobs}
-        failed: list[tuple[asyncio.Future[Outcome], Outcome]] = []
+        outcomes: list[tuple[asyncio.Future[Outcome], Outcome]] = []
         ready: list[Ask] = []
         for asks in _by_modality([ask for ask, _ in jobs]):
             missing = [ask for ask in asks if ask.embeddings is None]
@@ -143,30 +143,32 @@ class Engine:
                 if error is None:
                     ready.append(ask)
                 else:
-                    failed.append((futures[id(ask)], error))
-        if failed:
-            self._deliver(failed)
+                    outcomes.append((futures[id(ask)], error))
         for charge in self._service.charge(ready) if ready else ():
-            done = partial(self._settle, charge, futures)
-            if charge.future is None:
-                done(None)
+            if charge.future is None or charge.future.done():
+                outcomes += self._settled(charge, futures)
             else:
-                charge.future.add_done_callback(done)
+                charge.future.add_done_callback(partial(self._settle_later, charge, futures))
+        self._deliver(outcomes)
 
-    def _settle(
-        self,
-        charge: Charge,
-        futures: dict[int, asyncio.Future[Outcome]],
-        _: Future[Entry] | None,
+    def _settle_later(
+        self, charge: Charge, futures: dict[int, asyncio.Future[Outcome]], _: Future[Entry]
     ) -> None:
+        self._deliver(self._settled(charge, futures))
+
+    def _settled(
+        self, charge: Charge, futures: dict[int, asyncio.Future[Outcome]]
+    ) -> list[tuple[asyncio.Future[Outcome], Outcome]]:
+        """Return what to deliver of a charge whose commit ended; queue what must be repeated."""
         answers, again = self._service.settle(charge)
         for ask in again:
             self._queue.put((ask, futures[id(ask)]))
-        if answers:
-            self._deliver([(futures[id(a)], o) for a, o in zip(charge.asks, answers, strict=True)])
+        if again:
+            return []
+        return [(futures[id(a)], o) for a, o in zip(charge.asks, answers, strict=True)]
 
     def _deliver(self, outcomes: list[tuple[asyncio.Future[Outcome], Outcome]]) -> None:
-        if self._loop is not None and not self._loop.is_closed():
+        if outcomes and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(_set_results, outcomes)
 
 

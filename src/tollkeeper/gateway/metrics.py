@@ -50,7 +50,7 @@ class Metrics:
         )
         self.coverage = Histogram(
             "tollkeeper_request_coverage",
-            "Coverage of the asking pool after each request.",
+            "Coverage of the asking pool after each guard call.",
             buckets=_FRACTIONS,
             registry=registry,
         )

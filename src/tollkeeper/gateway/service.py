@@ -33,7 +33,7 @@ from tollkeeper.gateway.policy import check_budget
 from tollkeeper.gateway.pools import pool_key
 from tollkeeper.gateway.wire import canonical
 from tollkeeper.guard.guard import Guard
-from tollkeeper.ledger.base import GroupCommits, Ledger
+from tollkeeper.ledger.base import GroupCommits, Ledger, Submission
 from tollkeeper.types import Embeddings, Entry, Record, Sketch, Verdict
 
 MAX_ATTEMPTS = 10
@@ -114,6 +114,8 @@ class Service:
         self._in_flight: dict[str, Future[Entry]] = {}
         self._lock = threading.Lock()
         self._fingerprint = guard.fingerprint
+        # Asking a protocol is slow, so it is asked once.
+        self._measure = encoder.embed_measured if isinstance(encoder, MeasuresUsage) else None
 
     # -- step 1 ------------------------------------------------------------------
 
@@ -156,8 +158,8 @@ class Service:
         inputs = asks[0].inputs if len(asks) == 1 else tuple(i for ask in asks for i in ask.inputs)
         started = time.perf_counter()
         try:
-            if isinstance(self.encoder, MeasuresUsage):
-                embeddings, tokens = self.encoder.embed_measured(inputs)
+            if self._measure is not None:
+                embeddings, tokens = self._measure(inputs)
             else:
                 embeddings = self.encoder.embed(inputs)
                 tokens = np.ones(len(inputs), np.int64)
@@ -187,7 +189,9 @@ class Service:
         for ask in asks:
             by_pool.setdefault(self._pool(ask), []).append(ask)
         with self._lock:
-            return [self._charge_pool(pool, group) for pool, group in by_pool.items()]
+            charges = [self._charge_pool(pool, group) for pool, group in by_pool.items()]
+            self._submit([charge for charge in charges if charge.submission is not None])
+        return charges
 
     def _pool(self, ask: Ask) -> str:
         return pool_key(ask.account.pool, self._fingerprint)
@@ -199,7 +203,7 @@ class Service:
             for group in _alike(asks):
                 self._admit(head, group, charge)
             if self.guard.tracks and head.records:
-                self._submit(pool, head, charge)
+                charge.submission = self._submission(pool, head)
         except TollkeeperError as error:
             if isinstance(error, LedgerError):
                 self.metrics.fallbacks.labels("ledger", "closed").inc()
@@ -228,6 +232,10 @@ class Service:
             dimensions=asks[0].dimensions,
         )
         self.metrics.guard_seconds.observe(time.perf_counter() - started)
+        self.metrics.inputs.labels(asks[0].modality).inc(len(items))
+        self.metrics.charged.inc(verdict.charge)
+        self.metrics.noised.inc(int(np.count_nonzero(verdict.noise_scale)))
+        self.metrics.coverage.observe(verdict.coverage)
         head.sketch = verdict.sketch
         outgoing = self._clean(clean, asks[0].dimensions) if self._shadow else verdict.embeddings
         start = 0
@@ -260,21 +268,24 @@ class Service:
                 shadow=self._shadow,
             )
         )
-        self.metrics.inputs.labels(ask.modality).inc(len(ask.inputs))
-        self.metrics.charged.inc(charged)
-        self.metrics.noised.inc(int(np.count_nonzero(scales)))
-        self.metrics.coverage.observe(verdict.coverage)
 
-    def _submit(self, pool: str, head: _Head, charge: Charge) -> None:
-        records, head.records = head.records, []
-        sketch = head.sketch.tobytes()
-        charge.future = self.ledger.submit(pool, records, sketch, expected=head.version)
-        self._in_flight[pool] = charge.future
-        head.version += 1
-        self._heads[pool] = head
+    def _submission(self, pool: str, head: _Head) -> Submission:
+        """Return what to commit of a pool; `head` becomes its newest state."""
+        submission = Submission(pool, head.records, head.sketch.tobytes(), head.version)
+        self._heads[pool] = _Head(head.version + 1, head.sketch, head.spent)
         self._heads.move_to_end(pool)
         while len(self._heads) > CACHED_POOLS:
-            self._heads.popitem(last=False)
+            oldest, _ = self._heads.popitem(last=False)
+            self._in_flight.pop(oldest, None)
+        return submission
+
+    def _submit(self, charges: Sequence[Charge]) -> None:
+        """Hand all pools' commits to the ledger together, so that they share one fsync."""
+        submissions = [charge.submission for charge in charges if charge.submission is not None]
+        futures = self.ledger.submit(submissions)
+        for charge, submission, future in zip(charges, submissions, futures, strict=True):
+            charge.future = future
+            self._in_flight[submission.pool] = future
 
     def _head(self, pool: str) -> _Head:
         """Return the newest state of a pool, after its commit in flight has settled."""

@@ -17,12 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tollkeeper.errors import GuardError
-from tollkeeper.guard import draws
+from tollkeeper.guard.planes import Planes
 from tollkeeper.types import Embeddings, Sketch
-
-_ROUNDING = 1.5e-7
-"""A float32 product's error is below this times sqrt(d) |x|: u sqrt(d / 2) |x| with u = 2**-24
-is the standard deviation if every partial sum rounds independently; this is 3.5 times that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +41,13 @@ class Coverage:
     """Hyperplanes and the arithmetic on sketches they define.
 
     Attributes:
-        hyperplanes: (d, tables * bits) float32; the columns of one table are neighbors.
-        thresholds: (tables * bits,) float32; a bit is 1 above its threshold.
+        planes: tables * bits hyperplanes, those of one table being neighbors; a bit is 1
+            above its plane.
         tables: independent hash tables.
         bits: hyperplanes per table.
     """
 
-    hyperplanes: NDArray[np.float32]
-    thresholds: NDArray[np.float32]
+    planes: Planes
     tables: int
     bits: int
     _offsets: NDArray[np.intp] = field(init=False, repr=False)
@@ -120,6 +115,8 @@ class Coverage:
         Raises:
             GuardError: not a sketch of this guard, or embeddings that are not finite.
         """
+        if not math.isfinite(float(np.vdot(embeddings, embeddings))):
+            raise GuardError("expected finite embeddings, got NaN, infinity or too large numbers")
         count = len(embeddings)
         cells = (self.buckets(embeddings) + self._offsets).ravel()
         seen = np.unpackbits(self.checked(sketch))
@@ -141,38 +138,6 @@ class Coverage:
 
     def buckets(self, embeddings: Embeddings) -> NDArray[np.intp]:
         """Return the (n, tables) bucket numbers; a table's first hyperplane is the top bit."""
-        above = self._above(embeddings).astype(np.float32)
+        above = self.planes(embeddings).astype(np.float32)
         numbers = above.reshape(-1, self.bits) @ self._place_values
         return numbers.astype(np.intp).reshape(len(embeddings), self.tables)
-
-    def _above(self, embeddings: Embeddings) -> NDArray[np.bool_]:
-        """Return on which side of each hyperplane each embedding lies, (n, tables * bits).
-
-        BLAS rounds a row differently in batches of different size. A bit that flips for
-        that reason would charge a repeat, so sides too close to call in float32 are
-        decided in float64.
-        """
-        total = float(np.vdot(embeddings, embeddings))
-        if not math.isfinite(total):
-            raise GuardError("expected finite embeddings, got NaN, infinity or too large numbers")
-        margins = embeddings @ self.hyperplanes
-        margins -= self.thresholds
-        above = margins > 0
-        distances = np.abs(margins, out=margins)
-        doubt = _ROUNDING * math.sqrt(embeddings.shape[1])
-        # No row is longer than the root of the total; most small batches end here.
-        if distances.min(initial=np.inf) <= doubt * math.sqrt(total):
-            lengths = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings))
-            close = np.flatnonzero(distances <= doubt * lengths[:, None])
-            rows, planes = np.divmod(close, self.thresholds.size)
-            products = embeddings[rows].astype(np.float64) * self.hyperplanes.T[planes]
-            above[rows, planes] = products.sum(axis=1) > self.thresholds[planes]
-        return above
-
-
-def hyperplanes(key: bytes, dim: int, *, tables: int, bits: int) -> NDArray[np.float32]:
-    """Return (dim, tables * bits) standard normal hyperplanes, secret as `key` is.
-
-    Notes: the published code draws them from numpy's unseeded global generator.
-    """
-    return draws.normals(key, dim * tables * bits).reshape(dim, tables * bits)

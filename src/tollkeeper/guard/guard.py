@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tollkeeper.errors import GuardError
 from tollkeeper.guard.calibration import Calibration
-from tollkeeper.guard.coverage import Coverage, hyperplanes
+from tollkeeper.guard.coverage import Coverage
 from tollkeeper.guard.keys import derive
 from tollkeeper.guard.profiles import Profile
 from tollkeeper.guard.transform import Transform
@@ -240,13 +240,10 @@ class Guard:
 
 def _coverage(profile: Profile, calibration: Calibration, key: bytes) -> Coverage:
     """Draw the secret hyperplanes and place them."""
-    planes = hyperplanes(key, calibration.dim, tables=profile.tables, bits=profile.bits)
-    thresholds = (
-        calibration.thresholds(planes)
-        if profile.centered
-        else np.zeros(planes.shape[1], np.float32)
+    planes = profile.planes.draw(
+        key, calibration, profile.tables * profile.bits, centered=profile.centered
     )
-    return Coverage(planes, thresholds, profile.tables, profile.bits)
+    return Coverage(planes, profile.tables, profile.bits)
 
 
 def _norms(rows: Embeddings) -> Embeddings:

@@ -99,7 +99,7 @@ def _group_size(dim: int) -> int:
     return next(side for side in (16, 4, 2, 1) if dim >= 4 * side or side == 1)
 
 
-def _hadamard(side: int) -> NDArray[np.float32]:
+def hadamard(side: int) -> NDArray[np.float32]:
     """Return Sylvester's (side, side) matrix over sqrt(side); side is a power of two."""
     matrix = np.ones((1, 1))
     while len(matrix) < side:
@@ -108,4 +108,4 @@ def _hadamard(side: int) -> NDArray[np.float32]:
     return scaled
 
 
-_HADAMARD = {side: _hadamard(side) for side in (1, 2, 4, 16)}
+_HADAMARD = {side: hadamard(side) for side in (1, 2, 4, 16)}

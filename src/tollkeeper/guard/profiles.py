@@ -8,6 +8,7 @@ from typing import Final
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.guard.noise import Fresh, Keyed, Noise
 from tollkeeper.guard.orthogonal import Orthogonal
+from tollkeeper.guard.planes import Gaussian, PlaneFamily, Rotated
 from tollkeeper.guard.price import Exponential, Free, Geometric, PriceCurve
 from tollkeeper.guard.transform import DenseAffine, TransformFamily, Unchanged
 
@@ -21,6 +22,7 @@ class Profile:
         version: grows when a constant changes; derived secrets change with it.
         tables: hash tables per sketch; 0 measures nothing and charges nothing.
         bits: hyperplanes per table, 1 to 16.
+        planes: how hyperplanes are drawn.
         centered: split at the calibration sample's medians; otherwise at 0 (raw features).
         price: coverage to noise scale.
         in_feature_std: the price is in units of the encoder's feature std; otherwise absolute.
@@ -34,6 +36,7 @@ class Profile:
     version: int
     tables: int
     bits: int
+    planes: PlaneFamily
     centered: bool
     price: PriceCurve
     in_feature_std: bool
@@ -72,6 +75,7 @@ B4B_2023: Final = Profile(
     # `end2end-stealing/buckets.py` of the released code.
     tables=20,
     bits=12,
+    planes=Gaussian(),
     # The code hashes the victim's raw outputs.
     centered=False,
     # λ = 1e-6, α = 1, β = 80 %: the paper's figure of the cost function (section 3.2). The
@@ -92,6 +96,9 @@ RECOMMENDED: Final = Profile(
     # As B4B, so that a sketch is 10,240 bytes and coverage compares with the paper's.
     tables=20,
     bits=12,
+    # An eighth to a half of the dense product's time, same coverage (`guard-speed`,
+    # tests/guard/test_planes.py).
+    planes=Rotated(),
     # Raw features of one orthant never spread: 45,000 diverse queries reached 10 % coverage,
     # centered ones 70 % (small encoder, design notes on the guard).
     centered=True,
@@ -115,6 +122,7 @@ CHEAPEST: Final = Profile(
     # Small enough that a test reaches every level with a few dozen inputs.
     tables=4,
     bits=6,
+    planes=Rotated(),
     centered=True,
     price=Geometric(knee=0.2, first=0.5, step=0.1, levels=4),
     in_feature_std=True,
@@ -128,6 +136,7 @@ NONE: Final = Profile(
     version=1,
     tables=0,
     bits=1,
+    planes=Gaussian(),
     centered=False,
     price=Free(),
     in_feature_std=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from tollkeeper.types import Entry, KeyInfo, Record, Tenant
@@ -61,29 +62,35 @@ class Ledger(Protocol):
         ...
 
 
-@runtime_checkable
-class GroupCommits(Protocol):
-    """Capability: queue a commit and learn of its durability later.
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One commit that holds several requests of one pool.
 
-    Commits are applied in the order of submission; many share one fsync.
+    Attributes:
+        pool: whose sketch.
+        records: what happened, in order; at least one. All are stored or none.
+        sketch: the guard's bytes after the last of them.
+        expected: the version that was read; the new version is `expected + 1` however
+            many records there are.
     """
 
-    def submit(
-        self, pool: str, records: Sequence[Record], sketch: bytes, *, expected: int
-    ) -> Future[Entry]:
-        """Queue one commit that holds several requests of one pool.
+    pool: str
+    records: Sequence[Record]
+    sketch: bytes
+    expected: int
 
-        Args:
-            pool: whose sketch.
-            records: what happened, in order; at least one. All are stored or none.
-            sketch: the guard's bytes after the last of them.
-            expected: the version that was read; the new version is `expected + 1`
-                however many records there are.
+
+@runtime_checkable
+class GroupCommits(Protocol):
+    """Capability: several commits share one fsync."""
+
+    def submit(self, submissions: Sequence[Submission]) -> list[Future[Entry]]:
+        """Commit in the given order, together with whatever else waits.
 
         Returns:
-            A future that ends as `Ledger.commit` would return or raise, after the
-            commit is durable. Failures of the store arrive there, never as an exception
-            of this call.
+            A future for each submission. It ends as `Ledger.commit` would return or
+            raise, after the commit is durable. Failures of the store arrive there,
+            never as an exception of this call, and one conflict fails no neighbor.
         """
         ...
 

@@ -10,8 +10,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from tollkeeper.errors import ConflictError, LedgerError
+from tollkeeper.ledger.base import Submission
 from tollkeeper.ledger.rows import RecordRow, record_row, text
-from tollkeeper.types import Entry, Record
+from tollkeeper.types import Entry
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,16 +38,16 @@ class Commit:
     future: Future[Entry] = field(default_factory=Future)
 
 
-def new_commit(pool: str, records: Sequence[Record], sketch: bytes, *, expected: int) -> Commit:
+def new_commit(submission: Submission) -> Commit:
     """Return a checked commit; raises LedgerError if no ledger could store it."""
-    rows = [record_row(record) for record in records]
+    rows = [record_row(record) for record in submission.records]
     if not rows:
         raise LedgerError("a commit holds at least one record, got none")
     return Commit(
-        text("pool", pool),
+        text("pool", submission.pool),
         rows,
-        bytes(sketch),
-        int(expected),
+        bytes(submission.sketch),
+        int(submission.expected),
         charge=sum(row[7] for row in rows),
         inputs=sum(row[5] for row in rows),
     )

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Self
 
 from tollkeeper.errors import ConflictError, LedgerError
+from tollkeeper.ledger.base import Submission
 from tollkeeper.ledger.commits import Commit, new_commit, settle
 from tollkeeper.ledger.rows import key_row, number, row_record, row_tenant, tenant_row
 from tollkeeper.types import Entry, KeyInfo, Record, Tenant
@@ -45,15 +46,17 @@ class MemoryLedger:
 
     def commit(self, pool: str, record: Record, sketch: bytes, *, expected: int) -> Entry:
         """Store a record and the new sketch."""
-        return self.submit(pool, [record], sketch, expected=expected).result()
+        (future,) = self.submit([Submission(pool, [record], sketch, expected)])
+        return future.result()
 
-    def submit(
-        self, pool: str, records: Sequence[Record], sketch: bytes, *, expected: int
-    ) -> Future[Entry]:
-        """Commit at once; the future is done."""
+    def submit(self, submissions: Sequence[Submission]) -> list[Future[Entry]]:
+        """Commit at once; the futures are done."""
+        return [self._settled(submission) for submission in submissions]
+
+    def _settled(self, submission: Submission) -> Future[Entry]:
         future: Future[Entry] = Future()
         try:
-            future.set_result(self._apply(new_commit(pool, records, sketch, expected=expected)))
+            future.set_result(self._apply(new_commit(submission)))
         except LedgerError as error:
             future.set_exception(error)
         return future

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from tollkeeper.errors import LedgerError
-from tollkeeper.ledger.commits import new_commit
+from tollkeeper.ledger.base import Submission
+from tollkeeper.ledger.commits import Commit, new_commit
 from tollkeeper.ledger.rows import key_row, number, row_record, row_tenant, tenant_row, text
 from tollkeeper.ledger.schema import MIGRATIONS, connect, explained, prepare, verify
 from tollkeeper.ledger.writer import GroupWriter
@@ -41,8 +42,8 @@ _BUMP = "UPDATE standing SET version = version + 1"
 class SqliteLedger:
     """A ledger in a SQLite file with a write-ahead log; any thread may use it.
 
-    One thread writes and syncs whole groups of commits; reads have a connection of
-    their own and never wait for a write. Several processes may open one file. A
+    One thread at a time writes and syncs whole groups of commits; reads have a
+    connection of their own and never wait for a write. Several processes may open one file. A
     process that forks opens its ledger after the fork.
     """
 
@@ -93,28 +94,33 @@ class SqliteLedger:
 
     def commit(self, pool: str, record: Record, sketch: bytes, *, expected: int) -> Entry:
         """Store a record and the new sketch, and return once they are on disk."""
-        return self.submit(pool, [record], sketch, expected=expected).result()
+        (future,) = self.submit([Submission(pool, [record], sketch, expected)])
+        return future.result()
 
-    def submit(
-        self, pool: str, records: Sequence[Record], sketch: bytes, *, expected: int
-    ) -> Future[Entry]:
-        """Queue a commit; every failure, a closed ledger too, comes through the future.
+    def submit(self, submissions: Sequence[Submission]) -> list[Future[Entry]]:
+        """Commit in order; every failure, a closed ledger too, comes through the futures.
 
-        The queue is bounded and never blocks: when it is full the future fails with
-        LedgerError. A future that is cancelled before its group begins stores nothing.
+        While another thread writes, this one queues and returns; else it writes itself,
+        for all who queue meanwhile. The queue is bounded and never blocks: when it is
+        full the futures fail with LedgerError. A future that is cancelled before its
+        group begins stores nothing.
 
         Build only on versions that were read or returned. A commit built on one in
         flight would, if that one lost to another process, meet the winner's version
         by its number alone and wipe the winner's coverage out.
         """
-        try:
-            commit = new_commit(pool, records, sketch, expected=expected)
-        except LedgerError as error:
-            refused: Future[Entry] = Future()
-            refused.set_exception(error)
-            return refused
-        self._writer.put(commit)
-        return commit.future
+        futures: list[Future[Entry]] = []
+        commits: list[Commit] = []
+        for submission in submissions:
+            try:
+                commits.append(new_commit(submission))
+            except LedgerError as error:
+                futures.append(Future())
+                futures[-1].set_exception(error)
+            else:
+                futures.append(commits[-1].future)
+        self._writer.put(*commits)
+        return futures
 
     def records(
         self, *, tenant: str | None = None, since: float | None = None, limit: int = 1000

@@ -1,4 +1,4 @@
-"""The one thread that writes: it lets all waiting commits share one fsync."""
+"""One writer at a time, and all waiting commits share one fsync."""
 
 from __future__ import annotations
 
@@ -43,71 +43,75 @@ class _Change:
 class GroupWriter:
     """Applies writes in the order they come, all waiting commits in one transaction.
 
-    While one group is synced to disk the next one gathers, so groups grow with
-    the load and a lone commit waits for nobody.
+    There is no thread of its own: whoever puts a write while nobody writes becomes the
+    writer, for its own job and for all that come while it syncs to disk. So groups grow
+    with the load, and a lone commit is never handed from thread to thread.
     """
 
     def __init__(self, path: Path, *, busy_timeout_s: float) -> None:
-        """Open a connection to a prepared file and start the thread."""
+        """Open a connection to a prepared file."""
         self._path = path
         self._connection = connect(path, busy_timeout_s=busy_timeout_s)
-        self._ready = threading.Condition()
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
         self._waiting: list[Commit | _Change] = []
         self._closed = False
-        # A daemon: a forgotten ledger must not keep the process from ending.
-        self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
-        self._thread.start()
 
-    def put(self, commit: Commit) -> None:
-        """Queue a commit; its future tells what became of it, even if there is no room."""
-        self._put(commit)
+    def put(self, *jobs: Commit | _Change) -> None:
+        """Queue writes; their futures tell what became of them, even if there is no room."""
+        with self._lock:
+            if self._closed:
+                refusal = "the ledger is closed; open it again"
+            elif len(self._waiting) + len(jobs) > MOST_WAITING:
+                refusal = f"{MOST_WAITING} writes wait for the disk already; send fewer requests"
+            else:
+                refusal = ""
+                self._waiting.extend(jobs)
+        if refusal:
+            for job in jobs:
+                job.future.set_exception(LedgerError(refusal))
+        else:
+            self._write()
 
     def call(self, run: Callable[[sqlite3.Connection], T]) -> T:
         """Run a function in a transaction of its own and return its result."""
         change = _Change(run)
-        self._put(change)
+        self.put(change)
         result: T = change.future.result()
         return result
 
     def close(self) -> None:
-        """Write what waits, then end the thread and close the connection; idempotent."""
-        with self._ready:
+        """Write what waits, then close the connection; idempotent."""
+        with self._lock:
             self._closed = True
-            self._ready.notify()
-        self._thread.join()
-        self._connection.close()
+        self._write()
+        with self._writing:
+            self._connection.close()
 
-    def _put(self, job: Commit | _Change) -> None:
-        with self._ready:
-            if self._closed:
-                refusal = "the ledger is closed; open it again"
-            elif len(self._waiting) >= MOST_WAITING:
-                refusal = f"{MOST_WAITING} writes wait for the disk already; send fewer requests"
-            else:
-                self._waiting.append(job)
-                self._ready.notify()
-                return
-        job.future.set_exception(LedgerError(refusal))
+    def _write(self) -> None:
+        """Write what waits, unless another thread is writing: then that one will.
 
-    def _take(self) -> list[Commit | _Change]:
-        """Wait for jobs and take them all; an empty list means the end."""
-        with self._ready:
-            while not self._waiting and not self._closed:
-                self._ready.wait()
+        The writer looks again after it let go of `_writing`, so a job put at that moment
+        is seen by it or by whoever put it.
+        """
+        while self._waiting and self._writing.acquire(blocking=False):
+            try:
+                self._write_group()
+            finally:
+                self._writing.release()
+
+    def _write_group(self) -> None:
+        with self._lock:
             taken, self._waiting = self._waiting, []
-            return taken
-
-    def _run(self) -> None:
-        while taken := self._take():
-            for _, jobs in groupby(taken, key=type):
-                # From here on a caller cannot cancel: the write is under way.
-                begun = [job for job in jobs if job.future.set_running_or_notify_cancel()]
-                commits = [job for job in begun if isinstance(job, Commit)]
-                if commits:
-                    self._settle(commits)
-                for change in begun:
-                    if isinstance(change, _Change):
-                        self._change(change)
+        for _, jobs in groupby(taken, key=type):
+            # From here on a caller cannot cancel: the write is under way.
+            begun = [job for job in jobs if job.future.set_running_or_notify_cancel()]
+            commits = [job for job in begun if isinstance(job, Commit)]
+            if commits:
+                self._settle(commits)
+            for change in begun:
+                if isinstance(change, _Change):
+                    self._change(change)
 
     def _settle(self, commits: Sequence[Commit]) -> None:
         """Store a group and resolve its futures, conflicts included, after the COMMIT.
@@ -117,7 +121,7 @@ class GroupWriter:
         try:
             with self._transaction():
                 outcomes = self._store(commits)
-        except Exception as error:  # noqa: BLE001  a dead writer would leave all callers waiting
+        except Exception as error:  # noqa: BLE001  callers of the whole group wait for an outcome
             for commit in commits:
                 commit.future.set_exception(explain(self._path, error))
             return
@@ -155,7 +159,7 @@ class GroupWriter:
         try:
             with self._transaction():
                 result = change.run(self._connection)
-        except Exception as error:  # noqa: BLE001  a dead writer would leave all callers waiting
+        except Exception as error:  # noqa: BLE001  callers of the whole group wait for an outcome
             change.future.set_exception(explain(self._path, error))
         else:
             change.future.set_result(result)
