@@ -237,10 +237,6 @@ async def run(
     Raises:
         ConfigurationError: a port cannot be bound.
     """
-    import os
-    import sys
-
-    sys.setswitchinterval(float(os.environ.get("SWI", "0.005")))
     sockets = _bind(settings)
     servers = [_server(app, settings) for app in (gateway.data_plane, gateway.admin_plane)]
     await gateway.start()

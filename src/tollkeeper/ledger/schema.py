@@ -98,6 +98,8 @@ def connect(path: Path, *, busy_timeout_s: float) -> sqlite3.Connection:
     )
     connection.execute("PRAGMA synchronous = FULL")  # one fsync of the log per transaction
     connection.execute("PRAGMA foreign_keys = ON")
+    # 32 MB of log between checkpoints: each rewrites every page that changed since the last.
+    connection.execute("PRAGMA wal_autocheckpoint = 8000")
     return connection
 
 
