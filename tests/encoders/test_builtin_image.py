@@ -16,8 +16,8 @@ from tollkeeper.encoders.base import Encoder, MeasuresUsage
 from tollkeeper.encoders.builtin_image import WEIGHTS, ImageEncoder
 from tollkeeper.errors import ConfigurationError, InputError
 
-FLOOR = 0.55
-"""Least accuracy of the small probe below; the card's figure uses more training images."""
+FLOOR = 0.65
+"""Least accuracy of the small probe below (68.5% when shipped); the card's uses more images."""
 
 
 @pytest.fixture(scope="module")
@@ -133,11 +133,18 @@ def test_images_of_the_network_s_size_pass_unchanged(
     assert encoder.embed([wide[:, ::2]]).tobytes() == encoder.embed(noise[:1]).tobytes()
 
 
-def test_larger_images_are_resized(encoder: ImageEncoder, noise: NDArray[np.uint8]) -> None:
-    """An enlarged image lands nearer to its original than to any other image."""
-    large = [image.repeat(5, axis=0).repeat(4, axis=1) for image in noise[:20]]
-    rows, clean = encoder.embed(large), encoder.embed(noise[:20])
-    distances = np.linalg.norm(rows[:, None] - clean[None], axis=2)
+def test_larger_images_are_resized(encoder: ImageEncoder) -> None:
+    """A scene drawn large lands nearer to the same scene drawn at 32x32 than to any other."""
+    from PIL import Image
+
+    scenes = np.random.default_rng(3).integers(0, 256, (20, 4, 4, 3), dtype=np.uint8)
+
+    def drawn(width: int, height: int) -> list[NDArray[np.uint8]]:
+        size, smooth = (width, height), Image.Resampling.BICUBIC
+        return [np.asarray(Image.fromarray(scene).resize(size, smooth)) for scene in scenes]
+
+    rows, small = encoder.embed(drawn(160, 128)), encoder.embed(drawn(32, 32))
+    distances = np.linalg.norm(rows[:, None] - small[None], axis=2)
     assert (distances.argmin(axis=1) == np.arange(20)).all()
 
 
