@@ -6,10 +6,10 @@ and each pair of rounds gives one ratio. The hash encoder costs almost nothing, 
 guard has nowhere to hide; a real encoder makes the ratio better.
 
 Every input is new, so the one tenant passes the knee within the first seconds and its
-answers carry noise: the guard's most expensive state. The diagnostic `quiet` asks so
-few different inputs that the tenant stays below the knee. With 16 connections the
-server is saturated, so latency is mostly waiting in line; the diagnostic `alone`
-has one connection.
+answers carry noise: the guard's most expensive state. The `quiet` turns ask so few
+different inputs that the tenant stays below the knee, and the last ones use a real
+encoder. With 16 connections the server is saturated, so latency is mostly waiting in
+line; the diagnostic `alone` has one connection.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Setting:
     connections: int = 16
     rounds: int = 5
     warm_s: float = 0.5
-    seconds: float = 4.0
+    seconds: float = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +101,17 @@ def measure(setting: Setting, context: Context) -> Measurement:
     steps = _Steps(setting, context)
     few = max(1, setting.rounds // 2)
     with steps.servers(setting.encoder) as cheap:
-        quiet = cheap.take_turns(few, distinct=_QUIET_INPUTS)
+        quiet = cheap.take_turns(setting.rounds, distinct=_QUIET_INPUTS)
         loud = cheap.take_turns(setting.rounds)
         alone = cheap.take_turns(few, connections=1)
     with steps.servers(setting.real_encoder) as real:
-        real_loud = real.take_turns(few)
+        real_loud = real.take_turns(setting.rounds)
         memory_mb = real.on.peak_memory_mb()
+    name = setting.real_encoder.replace(":", "_")
     metrics = throughput_metrics(loud, context.rng(1))
+    metrics |= throughput_metrics(quiet, context.rng(2), of="quiet.")
+    metrics |= throughput_metrics(real_loud, context.rng(3), of=f"{name}.")
     if memory_mb is not None:
-        name = setting.real_encoder.replace(":", "_")
         metrics[f"serving_rss_mb.{name}"] = Metric(memory_mb, "MB", "lower", tolerance=0.10)
     diagnostics = {
         **describe(loud),
@@ -121,10 +123,12 @@ def measure(setting: Setting, context: Context) -> Measurement:
     return Measurement(metrics, diagnostics, hardware={"blas_threads": 1})
 
 
-def throughput_metrics(turns: Pairs, rng: np.random.Generator) -> dict[str, Metric]:
-    """Return the ratio of requests per second for each number of inputs."""
+def throughput_metrics(
+    turns: Pairs, rng: np.random.Generator, *, of: str = ""
+) -> dict[str, Metric]:
+    """Return the ratio of requests per second for each number of inputs; `of` names the load."""
     return {
-        f"throughput_on_over_off.n{n}": ratio_metric(
+        f"throughput_on_over_off.{of}n{n}": ratio_metric(
             [pair.on.load.per_second for pair in pairs],
             [pair.off.load.per_second for pair in pairs],
             direction="higher",
@@ -156,7 +160,7 @@ class _Steps:
     def __init__(self, setting: Setting, context: Context) -> None:
         self.setting = setting
         self.context = context
-        self.total = 2 * len(setting.inputs) * (setting.rounds + 3 * max(1, setting.rounds // 2))
+        self.total = 2 * len(setting.inputs) * (3 * setting.rounds + max(1, setting.rounds // 2))
         self._numbers = iter(range(self.total))
 
     def servers(self, encoder: str) -> _Servers:
