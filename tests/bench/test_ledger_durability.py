@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from pathlib import Path
 
@@ -10,9 +11,18 @@ import pytest
 
 from tollkeeper.bench import ledger_durability
 from tollkeeper.bench.experiment import Context
-from tollkeeper.bench.ledger_durability import Setting, _lost, _Seen, measure
+from tollkeeper.bench.ledger_durability import (
+    TENANT,
+    Setting,
+    _lost,
+    _Seen,
+    _sketches,
+    _wrong,
+    measure,
+)
 from tollkeeper.gateway.pools import Deployment
 from tollkeeper.gateway.server import guard_secret, open_stores
+from tollkeeper.gateway.service import identity
 from tollkeeper.gateway.settings import Settings
 from tollkeeper.guard import profiles
 from tollkeeper.guard.calibration import Calibration
@@ -49,9 +59,35 @@ def test_losses_are_counted(tmp_path: Path) -> None:
     stores.store.close()
     seen = _Seen()
     seen.add(["a", "b"], ["x", "y"], "req_1")
-    assert _lost(data_dir, path, "cheapest", encoder, seen) == 3
-    seen.add(["a"], ["other"], "req_2")
-    assert (seen.wrong, seen.repeats) == (1, 1)
+    assert _lost(data_dir, path, "cheapest", encoder, seen)[1] == 3
+
+
+def test_wrong_answers_are_counted() -> None:
+    """An answer counts as right at any price level of its own question, and only there."""
+    encoder = hash_encoder(16)
+    calibration = Calibration.fit(
+        encoder.embed([f"s {i}" for i in range(64)]), rng=np.random.default_rng(0)
+    )
+    guard = Guard(profiles.get("recommended"), calibration, secret=bytes(32))
+    key = guard.tenant_key(TENANT)
+    right: list[str] = []
+    for sketch in _sketches(guard):
+        verdict = guard.admit(
+            sketch,
+            encoder.embed(["a"]),
+            key=key,
+            rng=np.random.default_rng(1),
+            identities=[identity("a", key)],
+        )
+        right.append(base64.b64encode(verdict.embeddings[0].tobytes()).decode())
+    assert len(set(right)) == 9
+    seen = _Seen()
+    for answer in right:
+        seen.add(["a"], [answer], "req")
+    assert seen.repeats == 8
+    assert _wrong(guard, encoder, seen) == 0
+    seen.add(["b"], [right[0]], "req")
+    assert _wrong(guard, encoder, seen) == 1
 
 
 def test_the_experiment_is_registered() -> None:

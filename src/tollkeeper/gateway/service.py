@@ -55,8 +55,13 @@ class _Head:
     records: list[Record] = field(default_factory=list)
 
 
+def identity(item: Any, key: bytes) -> bytes:
+    """Return what makes an input that input: a keyed hash, the same in every process."""
+    return hashlib.blake2b(canonical(item), key=key, digest_size=16).digest()
+
+
 class _Identities(Sequence[bytes]):
-    """Keyed digests of inputs, computed only for inputs that get noise."""
+    """Identities of inputs, computed only for inputs that get noise."""
 
     def __init__(self, items: Sequence[Any], key: bytes) -> None:
         self._items = items
@@ -66,9 +71,7 @@ class _Identities(Sequence[bytes]):
         return len(self._items)
 
     def __getitem__(self, index: Any) -> Any:
-        return hashlib.blake2b(
-            canonical(self._items[index]), key=self._key, digest_size=16
-        ).digest()
+        return identity(self._items[index], self._key)
 
 
 class Service:
