@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import typer
 
+from tollkeeper.bench.tables import insert
 from tollkeeper.cli import app
 from tollkeeper.gateway import wire
 from tollkeeper.gateway.metrics import Metrics
@@ -127,3 +128,9 @@ def _anchors(page: Path) -> set[str]:
     """Return the anchors of a page's headings, as GitHub makes them."""
     titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_tables_in_the_docs_are_those_of_the_results() -> None:
+    """`docs/performance.md` holds what `tollkeeper bench tables` writes, digit for digit."""
+    text = (ROOT / "docs" / "performance.md").read_text()
+    assert insert(text, ROOT / "benchmarks" / "results") == text

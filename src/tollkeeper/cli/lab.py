@@ -182,6 +182,22 @@ def audit_results(
         raise typer.Exit(CHECK_FAILED)
 
 
+@bench.command("tables")
+def write_tables(
+    document: Annotated[Path, typer.Argument(help="Markdown page with the two markers.")],
+    results: Annotated[Path, typer.Option(help="Folder of result files.")] = Path(
+        "benchmarks/results"
+    ),
+) -> None:
+    """Write the tables of committed results into a page of the documentation."""
+    from tollkeeper.bench.tables import insert
+
+    try:
+        document.write_text(insert(document.read_text(encoding="utf-8"), results), encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"cannot write tables into {document}: {error}") from error
+
+
 def _load_encoder(config: Path | None, spec: str | None) -> tuple[Encoder, str]:
     """Load the encoder that the flag, the environment or the config file names."""
     from tollkeeper.gateway.server import make_encoder
