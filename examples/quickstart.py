@@ -9,10 +9,10 @@ import numpy as np
 from openai import OpenAI
 
 SENTENCES = [
-    "I lost my card, what now?",
-    "My bank card is missing.",
+    "Why was my card payment declined?",
+    "My card payment was declined at the shop",
     "How do I top up with cash?",
-    "The weather is lovely today.",
+    "The committee raised interest rates on Friday",
 ]
 
 serve = [sys.executable, "-m", "tollkeeper", "serve", "--port", "0", "--admin-port", "0", "--json"]

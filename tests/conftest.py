@@ -34,6 +34,7 @@ class LiveGateway:
         key: an API key of tenant `default`.
         admin_token: bearer token of the admin plane.
         gateway: its parts, for looking behind the wire.
+        stop: asks it to stop and waits until it has.
     """
 
     url: str
@@ -42,6 +43,7 @@ class LiveGateway:
     key: str
     admin_token: str
     gateway: server.Gateway
+    stop: Callable[[], None]
 
     def post(self, body: Any, *, key: str | None = None, **options: Any) -> httpx2.Response:
         """Send a body to `/v1/embeddings`: bytes as they are, anything else as JSON."""
@@ -99,6 +101,8 @@ def _serve(
     thread.start()
 
     def shut() -> None:
+        if loop.is_closed():
+            return
         loop.call_soon_threadsafe(stop.set)
         thread.join(timeout=20)
         assert not thread.is_alive(), "the gateway did not stop"
@@ -119,6 +123,7 @@ def _serve(
         key=key,
         admin_token=token.get_secret_value(),
         gateway=gateway,
+        stop=shut,
     )
 
 

@@ -18,6 +18,7 @@
     ├── GuardError                 guard state and guard settings do not fit each other
     ├── CalibrationError           a calibration sample is unusable
     ├── ConfigurationError         settings are wrong; raised at start, never per request
+    │   └── UnknownNameError       an operator named a tenant or key that does not exist
     └── DataError                  a data set cannot be had or does not match its checksum
 
 A message says what was expected, what came and what to do. It may be shown to
@@ -119,6 +120,10 @@ class CalibrationError(TollkeeperError):
 
 class ConfigurationError(TollkeeperError):
     """Settings are wrong; raised when they are read, never while serving."""
+
+
+class UnknownNameError(ConfigurationError):
+    """An operator named a tenant or a key that does not exist."""
 
 
 class DataError(TollkeeperError):

@@ -31,7 +31,8 @@ class Account:
         key_id: public id of the API key used (never the key itself).
         pool: the sketch that is charged; equals `tenant` unless tenants are linked.
         suspended: whether the operator suspended the tenant.
-        budget: inputs the pool may be charged in total; None means no limit.
+        budget: inputs the pool may be charged under one guard, a new model or profile
+            starting anew; None means no limit.
     """
 
     tenant: str
@@ -123,7 +124,8 @@ class Tenant:
         name: unique, chosen by the operator.
         pool: the sketch it is charged on.
         suspended: whether requests are refused with 403.
-        budget: inputs that may be charged in total; None means no limit.
+        budget: inputs that its pool may be charged under one guard, a new model or
+            profile starting anew; None means no limit.
         created_at: seconds since the epoch.
         note: the operator's free text.
     """

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,14 @@ def texts(tmp_path: Path) -> Path:
     file = tmp_path / "texts.txt"
     file.write_text("\n".join([*TEXTS[:20], "", *TEXTS[20:]]) + "\n")
     return file
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    """Take no permission away from new files."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture
@@ -134,6 +143,31 @@ def test_the_cache_holds_no_input(tmp_path: Path, texts: Path, cli: Callable[...
     (file,) = (tmp_path / "cache").iterdir()
     assert file.stat().st_size > 40 * 384 * 4
     assert b"question" not in file.read_bytes()
+
+
+def test_clean_embeddings_are_private(
+    tmp_path: Path, texts: Path, cli: Callable[..., Any], open_umask: None
+) -> None:
+    """Embeddings, calibrations and the cache are for their owner's eyes, whatever the umask."""
+    cache = tmp_path / "above" / "cache"
+    encoder = ("--encoder", "builtin:text")
+    made = [tmp_path / "x.npy", tmp_path / "x.cal", cache / "embeddings.sqlite3"]
+    assert cli("embed", texts, "-o", made[0], *encoder, "--cache-dir", cache).status == 0
+    assert cli("calibrate", texts, "-o", made[1], *encoder).status == 0
+    assert [file.stat().st_mode & 0o777 for file in made] == [0o600] * 3
+    assert cache.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_file_that_is_there_keeps_its_mode(
+    tmp_path: Path, texts: Path, cli: Callable[..., Any]
+) -> None:
+    """Writing over a file replaces all of its content and leaves its permissions to its owner."""
+    out = tmp_path / "x.cal"
+    out.write_bytes(bytes(10**6))
+    out.chmod(0o640)
+    assert cli("calibrate", texts, "-o", out, "--encoder", "builtin:text").status == 0
+    assert out.stat().st_mode & 0o777 == 0o640
+    assert read_calibration(out).dim == 384
 
 
 def test_bad_input_is_one_line(tmp_path: Path, texts: Path, cli: Callable[..., Any]) -> None:

@@ -1,14 +1,18 @@
-"""Promises of `keys`, `tenants` and `config`, without a server."""
+"""Promises of `keys`, `tenants`, `records` and `config`, without a server."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from tollkeeper.ledger.sqlite import SqliteLedger
+from tollkeeper.types import Record
 
 
 def test_a_key_is_printed_as_json(tmp_path: Path, cli: Callable[..., Any]) -> None:
@@ -65,6 +69,41 @@ def test_standing_changes_are_shown(tmp_path: Path, cli: Callable[..., Any]) -> 
     assert change("show", "bolt")["pool"] == "acme"
 
 
+def test_records_are_listed_and_pruned(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    """`records list` shows the newest first, `records prune` deletes those past an age in days."""
+    where = ("--data-dir", tmp_path)
+    cli("keys", "create", "--tenant", "acme", *where)
+    with SqliteLedger(tmp_path / "ledger.sqlite3") as ledger:
+        for i, (tenant, days) in enumerate([("acme", 9), ("bolt", 5), ("acme", 1)]):
+            record = Record(
+                at=time.time() - 86_400 * days,
+                tenant=tenant,
+                key_id="key_1",
+                request_id=f"r{i}",
+                model="m",
+                inputs=1,
+                tokens=1,
+                charge=1.0,
+                coverage=0.1,
+                noise_scale=0.0,
+                profile="none/1",
+            )
+            ledger.commit("p", record, b"", expected=i)
+
+    def listed(*words: str) -> list[str]:
+        rows = json.loads(cli("records", "list", *words, *where, "--json").out)
+        return [row["request_id"] for row in rows]
+
+    assert listed() == ["r2", "r1", "r0"]
+    assert listed("--tenant", "acme", "--limit", "1") == ["r2"]
+    header, row, *_ = cli("records", "list", *where).out.splitlines()
+    assert row.index("acme") == header.index("tenant")
+    assert "1 records" in cli("records", "prune", "--before", "7", *where).out
+    pruned = cli("records", "prune", "--before", "3", *where, "--json")
+    assert json.loads(pruned.out) == {"deleted": 1}
+    assert listed() == ["r2"]
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -74,6 +113,8 @@ def test_standing_changes_are_shown(tmp_path: Path, cli: Callable[..., Any]) -> 
         ("tenants", "grant", "acme", "--inputs", "-1"),
         ("keys", "revoke", "key_unknown"),
         ("keys", "create", "--tenant", ""),
+        ("keys", "create", "--tenant", "a/b"),
+        ("records", "prune", "--before", "-1"),
     ],
 )
 def test_bad_input_is_one_line(

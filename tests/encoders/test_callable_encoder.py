@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tollkeeper.encoders.callable_encoder as module
-from tollkeeper.encoders.base import Encoder
+from tollkeeper.encoders.base import Encoder, RowsIndependent
 from tollkeeper.encoders.callable_encoder import CallableEncoder
 from tollkeeper.errors import ConfigurationError, EncoderError, InputError
 
@@ -27,6 +27,15 @@ def test_wraps_a_function_returning_lists() -> None:
     assert encoder.name == "lengths"
     assert embeddings.dtype == np.float32
     assert embeddings.tolist() == [[3, 9], [0, 0], [2, 4]]
+
+
+@pytest.mark.parametrize("declared", [False, True])
+def test_independence_is_what_the_author_declares(declared: bool) -> None:
+    """Only whoever knows the function can promise that company changes no byte."""
+    encoder = CallableEncoder(lengths, dim=2, rows_independent=declared)
+    assert isinstance(encoder, RowsIndependent)
+    assert encoder.rows_independent == declared
+    assert not CallableEncoder(lengths, dim=2).rows_independent
 
 
 def test_no_inputs_do_not_reach_the_function() -> None:

@@ -10,6 +10,7 @@ import httpx2
 import numpy as np
 import pytest
 
+from tollkeeper.encoders.base import RowsIndependent
 from tollkeeper.encoders.callable_encoder import CallableEncoder
 from tollkeeper.encoders.load import KNOWN_SPECS, builtin_calibration_path, load_encoder
 from tollkeeper.encoders.onnx_encoder import OnnxEncoder
@@ -30,6 +31,17 @@ class Squares:
         return [[sum(token**2 for token in tokens)] for tokens in batch]
 
 
+class Independent(Squares):
+    """A callable that promises independent rows."""
+
+    rows_independent = True
+
+
+def plain(batch: list[str]) -> list[list[float]]:
+    """An embedding function that says nothing about itself."""
+    return [[float(len(text)), 1.0] for text in batch]
+
+
 def no_width(batch: object) -> object:
     """Return its argument; not a factory and no encoder."""
     return batch
@@ -48,8 +60,11 @@ def user_module(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
         encoder=CallableEncoder(lambda batch: [[0.0]] * len(batch), dim=1, name="ready"),
         squares=Squares(),
         Squares=Squares,
+        Independent=Independent,
+        promising=CallableEncoder(lambda _: [[0.0]], dim=1, rows_independent=True),
         make=lambda: CallableEncoder(lambda batch: [[0.0]] * len(batch), dim=1, name="made"),
         no_width=no_width,
+        plain=plain,
         fail=fail,
         number=3,
     )
@@ -89,6 +104,7 @@ def test_onnx_spec() -> None:
         ("python:user_models:squares", "squares"),
         ("python:user_models:Squares", "Squares"),
         ("python:user_models:make", "made"),
+        ("python:user_models:plain", "plain"),
         ("torch:user_models:make", "made"),
         ("torch:user_models:Squares", "Squares"),
     ],
@@ -108,9 +124,31 @@ def test_a_callable_says_what_it_accepts() -> None:
 
 @pytest.mark.usefixtures("user_module")
 @pytest.mark.parametrize(
+    ("spec", "independent"),
+    [
+        ("builtin:text", True),
+        ("builtin:image", True),
+        (f"onnx:{FIXTURES / 'strings.onnx'}", True),
+        ("python:user_models:encoder", False),
+        ("python:user_models:promising", True),
+        ("python:user_models:squares", False),
+        ("python:user_models:Independent", True),
+        ("torch:user_models:Squares", False),
+        ("torch:user_models:Independent", True),
+    ],
+)
+def test_specs_keep_what_is_declared(spec: str, independent: bool) -> None:
+    """Independence of rows is what the encoder or callable says, and nobody else's guess."""
+    encoder = load_encoder(spec)
+    assert isinstance(encoder, RowsIndependent)
+    assert encoder.rows_independent == independent
+
+
+@pytest.mark.usefixtures("user_module")
+@pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ("python:user_models:no_width", "TypeError"),
+        ("python:user_models:no_width", r"shape \(1, d\)"),
         ("python:user_models:fail", "no GPU"),
         ("python:user_models:number", "expected an encoder"),
         ("python:user_models:missing", "missing"),

@@ -11,6 +11,7 @@ from tollkeeper.encoders.base import Encoder
 from tollkeeper.encoders.callable_encoder import CallableEncoder
 from tollkeeper.encoders.metered import MeteredEncoder
 from tollkeeper.errors import BudgetExhausted, ConfigurationError, InputError
+from tollkeeper.testing import HashEncoder
 
 
 def victim() -> CallableEncoder:
@@ -28,6 +29,8 @@ def test_it_looks_like_its_victim() -> None:
     metered = MeteredEncoder(victim(), budget=3)
     assert isinstance(metered, Encoder)
     assert (metered.name, metered.dim, metered.accepts) == ("victim", 1, victim().accepts)
+    assert not metered.rows_independent
+    assert MeteredEncoder(HashEncoder(8), budget=3).rows_independent
 
 
 def test_repeats_are_counted_apart_and_are_free() -> None:

@@ -13,8 +13,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from tollkeeper.encoders.base import Encoder, MeasuresUsage
+from tollkeeper.encoders.base import Encoder, MeasuresUsage, RowsIndependent
 from tollkeeper.encoders.onnx_encoder import OnnxEncoder
+from tollkeeper.encoders.onnx_graphs import Feeds
 from tollkeeper.errors import ConfigurationError, EncoderError, InputError
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -141,6 +142,66 @@ def test_a_fixed_length_without_mask_takes_that_length_only() -> None:
         encoder.embed([[1, 2, 3, 4, 5]])
 
 
+def sentences(count: int) -> list[list[int]]:
+    """Return lists of nine token ids each."""
+    drawn = np.random.default_rng(1).integers(0, 32, (count, 9))
+    return [[int(token) for token in row] for row in drawn]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_company_changes_no_byte(threads: int) -> None:
+    """A graph of matrix products answers each input with the same bytes alone and among 40."""
+    encoder = OnnxEncoder(FIXTURES / "tokens_mixed.onnx", threads=threads)
+    assert isinstance(encoder, RowsIndependent)
+    assert encoder.rows_independent
+    batch = sentences(40)
+    together = encoder.embed(batch)
+    for row, tokens in zip(together, batch, strict=True):
+        assert encoder.embed([tokens]).tobytes() == row.tobytes()
+
+
+def test_running_inputs_together_gives_up_the_promise(tmp_path: Path) -> None:
+    """With `batch` in the sidecar answers are the same but for rounding, and that is declared."""
+    encoder = OnnxEncoder(place(tmp_path, "tokens_mixed", batch=40))
+    assert not encoder.rows_independent
+    batch = sentences(50)
+    alone = OnnxEncoder(FIXTURES / "tokens_mixed.onnx").embed(batch)
+    np.testing.assert_allclose(encoder.embed(batch), alone, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "rows"),
+    [
+        ("tokens_mixed", None, [1] * 5),
+        ("tokens_mixed", 1, [1] * 5),
+        ("tokens_mixed", 2, [2, 2, 1]),
+        ("tokens_mixed", 40, [5]),
+        ("image_float_nchw_batch2", None, [2] * 5),
+        ("image_float_nchw_batch2", 40, [2, 2, 2]),
+    ],
+)
+def test_batch_is_the_most_inputs_of_a_run(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    batch: int | None,
+    rows: list[int],
+) -> None:
+    """Runs have one input, or up to `batch`, or the graph's fixed size; `batch` 1 is the default."""
+    encoder = OnnxEncoder(place(tmp_path, name, **({"batch": batch} if batch else {})))
+    assert encoder.rows_independent == (batch in {None, 1})
+    seen: list[int] = []
+    feeds = encoder._form.feeds
+
+    def counted(prepared: list[object]) -> Feeds:
+        seen.append(len(prepared))
+        return feeds(prepared)
+
+    monkeypatch.setattr(encoder._form, "feeds", counted)
+    encoder.embed([image(seed) for seed in range(5)] if "image" in name else sentences(5))
+    assert seen == rows
+
+
 def test_usage_counts_tokens_of_each_input() -> None:
     """Token graphs count ids, text is estimated at four bytes a token, an image is one."""
     tokens = OnnxEncoder(FIXTURES / "tokens_masked.onnx")
@@ -258,6 +319,7 @@ def test_unaccepted_input_is_the_clients_error(name: str, inputs: list[object], 
         ("image_uint8_nhwc", {"mean": [0, 0, 0]}, "mean and std need float32"),
         ("strings", {"nmae": "typo"}, "nmae"),
         ("strings", {"name": 5}, "name"),
+        ("strings", {"batch": 0}, "batch"),
         ("image_open_size", {"size": [0, 4]}, "size"),
         ("image_open_size", {"std": [1, 0, 1]}, "std"),
     ],

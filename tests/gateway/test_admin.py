@@ -67,13 +67,14 @@ def test_tenants_and_records(live: Any) -> None:
         ("POST", "/keys", {"tenant": ""}),
         ("POST", "/keys", {"tenant": "a\nb"}),
         ("POST", "/keys", {"tenant": 5}),
-        ("POST", "/tenants/nobody/suspend", {}),
+        ("POST", "/keys", {"tenant": "a/b"}),
+        ("POST", "/keys", {"tenant": ".."}),
+        ("POST", "/keys", []),
         ("POST", "/tenants/default/grant", {}),
         ("POST", "/tenants/default/grant", {"inputs": -1}),
         ("POST", "/tenants/default/dance", {}),
-        ("GET", "/tenants/nobody", None),
         ("GET", "/records?limit=x", None),
-        ("DELETE", "/keys/nokey", None),
+        ("GET", "/records?since=nan", None),
     ],
 )
 def test_bad_admin_requests(live: Any, method: str, path: str, body: Any) -> None:
@@ -81,6 +82,43 @@ def test_bad_admin_requests(live: Any, method: str, path: str, body: Any) -> Non
     response = live.admin(method, path, **({} if body is None else {"json": body}))
     assert 400 <= response.status_code < 500, response.text
     assert response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/tenants/nobody"),
+        ("POST", "/tenants/nobody/suspend"),
+        ("POST", "/tenants/nobody/resume"),
+        ("DELETE", "/keys/nokey"),
+        ("GET", "/nothing"),
+    ],
+)
+def test_what_does_not_exist_is_404(live: Any, method: str, path: str) -> None:
+    """An unknown tenant, key or route is a 404, as clients expect of a name."""
+    response = live.admin(method, path)
+    assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"inputs": 1' + b"0" * 400 + b"}", 400),
+        (b'{"inputs": 1' + b"0" * 5000 + b"}", 400),
+        (b'{"inputs": 1e999}', 400),
+        (b'{"inputs": NaN}', 400),
+        (b"[" * 60_000, 400),
+        (b'{"inputs": 1, "x": "\xff"}', 400),
+        (b'{"inputs": 1}' + b" " * 70_000, 413),
+    ],
+    ids=["float-range", "digits", "infinity", "nan", "nesting", "encoding", "size"],
+)
+def test_hostile_bodies(live: Any, body: bytes, status: int) -> None:
+    """A number without a float, endless nesting or a huge body is the sender's mistake."""
+    response = live.admin("POST", "/tenants/default/grant", content=body)
+    assert response.status_code == status, response.text
+    assert response.json()["error"]["message"]
+    assert live.admin("GET", "/tenants/default").json()["budget"] is None
 
 
 def test_metrics_are_bounded_and_hold_no_secrets(live: Any) -> None:

@@ -153,7 +153,8 @@ def test_hard_budget(live: Any) -> None:
     response = live.post({"model": MODEL, "input": "d"})
     assert_error(response, 429, None, None)
     assert response.headers["x-should-retry"] == "false"
-    assert live.entry().queries == 3
+    assert live.post({"model": MODEL, "input": ["a", "c"]}).status_code == 200
+    assert live.entry().spent == 3
 
 
 def test_encoder_failure_is_a_neutral_503(start_gateway: Any) -> None:
@@ -240,7 +241,7 @@ def test_concurrency_limit(start_gateway: Any) -> None:
     )
     thread.start()
     running = live.gateway.data_plane
-    while not running._concurrency._count:
+    while not running._places._count:
         pass
     response = live.post({"model": MODEL, "input": "b"})
     release.set()
@@ -359,3 +360,38 @@ def test_base64_and_float_agree(live: Any) -> None:
     response = live.post({"model": MODEL, "input": ["a"], "encoding_format": "base64"})
     packed = json.loads(response.content)["data"][0]["embedding"]
     np.testing.assert_array_equal(np.frombuffer(base64.b64decode(packed), "<f4"), floats[0])
+
+
+def test_shutdown_that_takes_too_long_answers_in_json(start_gateway: Any) -> None:
+    """Requests that a shutdown cuts off get our 503, are not charged, and the server ends in time."""
+    import threading
+    import time
+
+    release = threading.Event()
+    entered = threading.Event()
+
+    def hanging(inputs: Any) -> Any:
+        entered.set()
+        release.wait(20)
+        return np.ones((len(inputs), 4))
+
+    live = start_gateway(CallableEncoder(hanging, dim=4, name=MODEL), shutdown_timeout_s=0.5)
+    replies: list[httpx2.Response] = []
+
+    def ask(text: str) -> None:
+        replies.append(live.post({"model": MODEL, "input": text}, timeout=30))
+
+    threads = [threading.Thread(target=ask, args=(text,)) for text in "abc"]
+    for thread in threads:
+        thread.start()
+    assert entered.wait(10)
+    while live.gateway.data_plane._places._count < 3:
+        time.sleep(0.005)
+    started = time.monotonic()
+    live.stop()
+    release.set()
+    for thread in threads:
+        thread.join(20)
+    assert time.monotonic() - started < 15
+    assert [reply.status_code for reply in replies] == [503] * 3
+    assert all(reply.json()["error"]["code"] == "guard_unavailable" for reply in replies)

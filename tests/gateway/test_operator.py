@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tollkeeper.errors import ConfigurationError, ConflictError
+from tollkeeper.errors import ConfigurationError, ConflictError, LedgerError, UnknownNameError
 from tollkeeper.gateway import server
 from tollkeeper.gateway.asks import Ask
+from tollkeeper.gateway.operator import DAY_S, LINKS, SETTLE_S, Operator
+from tollkeeper.gateway.pools import Deployment
 from tollkeeper.gateway.settings import Settings
 from tollkeeper.guard.calibration import Calibration
 from tollkeeper.testing.encoders import hash_encoder
@@ -31,7 +33,16 @@ def parts(tmp_path: Path) -> Any:
     )
     for tenant in ("a", "b", "c"):
         stores.keyring.create(tenant)
-    yield gateway, server.make_operator(settings, stores, clock=lambda: 2.0)
+    yield (
+        gateway,
+        Operator(
+            stores.store,
+            stores.keyring,
+            Deployment.load(settings.data_dir),
+            clock=lambda: 2.0,
+            sleep=lambda _: None,
+        ),
+    )
     stores.store.close()
 
 
@@ -86,12 +97,108 @@ def test_link_retries_until_the_union_is_stored(parts: Any, monkeypatch: Any) ->
     assert operator.tenant("a").queries == 2
 
 
+def test_link_waits_for_the_servers_and_adds_what_came_in_late(
+    parts: Any, monkeypatch: Any
+) -> None:
+    """What is answered on the old pool until servers notice joins the union, once."""
+    gateway, operator = parts
+    slept = []
+
+    def late(seconds: float) -> None:
+        slept.append(seconds)
+        asks(gateway, "b", "b", ["4"])
+
+    asks(gateway, "a", "a", ["1"])
+    asks(gateway, "b", "b", ["2", "3"])
+    monkeypatch.setattr(operator, "_sleep", late)
+    operator.link("a", "b")
+    assert slept == [SETTLE_S]
+    assert SETTLE_S > 2 * server.STANDING_POLL_S
+    assert operator.tenant("a").queries == operator.tenant("b").queries == 4
+    before = operator.tenant("a")
+    asks(gateway, "a", "a", ["2", "3", "4"])
+    after = operator.tenant("a")
+    assert (after.spent, after.coverage) == (before.spent, before.coverage)
+
+
+def test_a_repeated_link_counts_nothing_twice(parts: Any) -> None:
+    """A link can be repeated, also after its records were pruned, and changes nothing."""
+    gateway, operator = parts
+    asks(gateway, "a", "a", ["1"])
+    asks(gateway, "b", "b", ["2", "3"])
+    operator.link("a", "b")
+    linked = operator.tenants()
+    operator.link("a", "b")
+    assert operator.tenants() == linked
+    assert gateway.store.prune(10.0) == 3
+    operator.link("a", "b")
+    operator.link("b", "a")
+    assert operator.tenants() == linked
+    assert not list(operator.records(tenant=LINKS))
+
+
+@pytest.mark.parametrize("survived", range(4))
+def test_a_link_that_died_is_finished_by_repeating_it(
+    parts: Any, monkeypatch: Any, survived: int
+) -> None:
+    """Wherever a link is interrupted, the next one leads to the same totals."""
+    gateway, operator = parts
+    asks(gateway, "a", "a", ["1"])
+    asks(gateway, "b", "b", ["2", "3"])
+    operator.link("b", "c")
+    left = [survived]
+
+    def dying(act: Any) -> Any:
+        def step(*given: Any, **named: Any) -> Any:
+            if not left[0]:
+                raise LedgerError("the machine went down")
+            left[0] -= 1
+            return act(*given, **named)
+
+        return step
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gateway.store, "commit", dying(gateway.store.commit))
+        patch.setattr(gateway.store, "update_tenant", dying(gateway.store.update_tenant))
+        patch.setattr(operator, "_sleep", dying(operator._sleep))
+        with pytest.raises(LedgerError):
+            operator.link("a", "c")
+    operator.link("a", "c")
+    reports = operator.tenants()
+    assert {(report.pool, report.queries) for report in reports} == {("a", 3)}
+    asks(gateway, "a", "a", ["1", "2", "3"])
+    assert operator.tenant("c").spent == reports[0].spent
+
+
+def test_pruning_counts_in_days(parts: Any) -> None:
+    """Records older than so many days go, newer ones and the totals stay."""
+    gateway, operator = parts
+    asks(gateway, "a", "a", ["1"])  # at second 1, seen from second 2
+    assert operator.prune(2 / DAY_S) == 0
+    assert operator.prune(0.5 / DAY_S) == 1
+    assert operator.tenant("a").queries == 1
+    for days in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ConfigurationError):
+            operator.prune(days)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", ".", "..", "a\nb", "x" * 201, "\ud800"])
+def test_names_that_no_path_can_hold(parts: Any, name: str) -> None:
+    """A tenant that the admin plane could not address is not made."""
+    with pytest.raises(ConfigurationError, match="tenant name"):
+        parts[1].create_key(name)
+
+
 def test_another_master_key_is_refused(tmp_path: Path) -> None:
     """A ledger opened with a lost or foreign master key is refused instead of re-keyed."""
     settings = Settings(data_dir=tmp_path)
     server.open_stores(settings, clock=lambda: 0.0).store.close()
     server.open_stores(settings, clock=lambda: 0.0).store.close()
-    (tmp_path / "master.key").unlink()
+    (tmp_path / "master.key").rename(tmp_path / "backup")
+    with pytest.raises(ConfigurationError, match=r"master\.key is missing"):
+        server.open_stores(settings, clock=lambda: 0.0)
+    assert not (tmp_path / "master.key").exists()
+    (tmp_path / "master.key").write_text("ab" * 32)
     with pytest.raises(ConfigurationError, match="another master key"):
         server.open_stores(settings, clock=lambda: 0.0)
     elsewhere = Settings(data_dir=tmp_path / "other", ledger=settings.ledger_url)
@@ -99,7 +206,7 @@ def test_another_master_key_is_refused(tmp_path: Path) -> None:
         server.open_stores(elsewhere, clock=lambda: 0.0)
 
 
-@pytest.mark.parametrize("inputs", [0, -1, float("nan")])
+@pytest.mark.parametrize("inputs", [0, -1, float("nan"), float("inf")])
 def test_grants_are_positive(parts: Any, inputs: float) -> None:
     """A grant of nothing is refused."""
     with pytest.raises(ConfigurationError):
@@ -110,7 +217,7 @@ def test_unknown_names(parts: Any) -> None:
     """Verbs on tenants and keys that do not exist say so."""
     _, operator = parts
     for act in (operator.suspend, operator.resume, operator.tenant, operator.revoke_key):
-        with pytest.raises(ConfigurationError, match="there is no"):
+        with pytest.raises(UnknownNameError, match="there is no"):
             act("nobody")
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(UnknownNameError):
         operator.link("a", "nobody")

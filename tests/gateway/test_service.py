@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tollkeeper.errors import BudgetExhausted, InputError, LedgerError
 from tollkeeper.gateway.asks import Ask
+from tollkeeper.gateway.backlog import Piece
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.pools import pool_key
 from tollkeeper.gateway.service import Service
@@ -63,6 +64,11 @@ def account(tenant: str = "acme", pool: str | None = None, budget: float | None 
 def ask(*texts: str, who: Account | None = None, dimensions: int | None = None) -> Ask:
     """A request for texts."""
     return Ask(who or account(), texts, "text", dimensions, "req_1")
+
+
+def whole(asks: list[Ask]) -> list[Piece]:
+    """Each ask as one piece."""
+    return [Piece(one, slice(0, len(one.inputs))) for one in asks]
 
 
 def entry(service: Service, pool: str = "acme") -> Entry:
@@ -171,7 +177,7 @@ def test_gathered_asks_equal_single_ones() -> None:
         ask("f", dimensions=5),
     ]
     together, alone = make_service(), make_service()
-    assert together.embed(asks) == [None] * 5
+    assert together.embedder.embed(whole(asks)) == [None] * 5
     outcome = {}
     for charge in together.charge(asks):
         answers, again = together.settle(charge)
@@ -205,19 +211,20 @@ def test_noise_follows_the_price_and_stays_with_the_account() -> None:
     assert float(other[0] @ other[1]) == pytest.approx(cosine, abs=1e-4)
 
 
-def test_budget_has_the_last_word_at_the_charge() -> None:
-    """Requests in flight together cannot spend a budget twice."""
+def test_a_hard_budget_is_exact() -> None:
+    """A request that would go over is refused whole and uncharged; repeats stay free."""
     service = make_service()
-    who = account(budget=2)
-    asks = [ask("a", "b", who=who), ask("c", who=who, dimensions=4)]
-    service.embed(asks)
-    (charge,) = service.charge(asks)
-    first, second = charge.answers
-    assert not isinstance(first, Exception)
-    assert isinstance(second, BudgetExhausted)
-    assert entry(service).queries == 2
+    who = account(budget=3)
+    service.answer(ask("a", "b", who=who))
     with pytest.raises(BudgetExhausted):
-        service.check(ask("d", who=who))
+        service.answer(ask("c", "d", who=who))
+    assert entry(service).spent == 2
+    service.answer(ask("c", "a", who=who))
+    assert entry(service).spent == 3
+    with pytest.raises(BudgetExhausted):
+        service.answer(ask("d", who=who))
+    service.answer(ask("a", "b", "c", who=who))
+    assert (entry(service).spent, entry(service).queries) == (3, 7)
 
 
 def test_shadow_records_what_it_would_have_done() -> None:
@@ -296,3 +303,67 @@ def test_records_hold_no_input() -> None:
     (record,) = service.ledger.records()
     assert isinstance(record, Record)
     assert "secret" not in repr(record)
+
+
+def test_a_failed_commit_does_not_lock_a_budget() -> None:
+    """What a refused commit would have spent is not held against the tenant."""
+
+    class Flaky(MemoryLedger):
+        fail = True
+
+        def submit(self, submissions: Sequence[Submission]) -> list[Future[Entry]]:
+            return failing_submit(submissions) if self.fail else super().submit(submissions)
+
+    ledger = Flaky()
+    service = make_service(ledger)
+    who = account(budget=2)
+    with pytest.raises(LedgerError):
+        service.answer(ask("a", "b", who=who))
+    ledger.fail = False
+    assert service.answer(ask("c", who=who)).embeddings.shape == (1, DIM)
+    assert entry(service).spent == 1
+
+
+def test_a_budget_is_kept_under_gathering() -> None:
+    """Sixty-four requests charged at once spend a budget of three inputs once."""
+    service = make_service()
+    asks = [ask(f"text {i}", who=account(budget=3)) for i in range(64)]
+    service.embedder.embed(whole(asks))
+    (charge,) = service.charge(asks)
+    refused = [answer for answer in charge.answers if isinstance(answer, BudgetExhausted)]
+    assert len(refused) == 61
+    assert entry(service).spent == 3
+
+
+def test_metrics_count_what_was_stored(tmp_path: Path) -> None:
+    """With two replicas in conflict, counters add up to the ledger's totals."""
+    services = [make_service(SqliteLedger(tmp_path / "ledger.sqlite3")) for _ in range(2)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: services[i % 2].answer(ask(f"text {i}")), range(80)))
+    inputs = sum(s.metrics.inputs.labels("text")._value.get() for s in services)
+    charged = sum(s.metrics.charged._value.get() for s in services)
+    final = entry(services[0])
+    assert (inputs, charged) == (final.queries, final.spent) == (80, final.spent)
+    for service in services:
+        service.ledger.close()  # type: ignore[attr-defined]  # not part of the service's view
+
+
+def test_absurd_numbers_fail_their_own_request_only() -> None:
+    """An embedding too large to hash is refused alone; its neighbors are answered."""
+
+    class Odd(type(ENCODER)):  # type: ignore[misc]  # the class behind the shared instance
+        def embed(self, inputs: Any) -> Any:
+            rows = super().embed(inputs)
+            rows[[text == "odd" for text in inputs]] = 3e38
+            return rows
+
+    service = Service(
+        Odd(DIM),
+        GUARD,
+        MemoryLedger(),
+        clock=lambda: 0.0,
+        rng=np.random.default_rng(0),
+        metrics=Metrics(),
+    )
+    errors = service.embedder.embed(whole([ask("a"), ask("odd"), ask("b")]))
+    assert [type(error).__name__ for error in errors] == ["NoneType", "EncoderError", "NoneType"]

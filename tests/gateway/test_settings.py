@@ -38,6 +38,15 @@ def test_bad_files(tmp_path: Path, content: str) -> None:
         load(config)
 
 
+@pytest.mark.parametrize("days", [0, -1, float("nan"), float("inf")])
+def test_retention_is_a_positive_number_of_days(days: float) -> None:
+    """A retention that would delete everything, or means nothing, ends the start."""
+    assert load().retention_days is None
+    assert load(retention_days=0.5).retention_days == 0.5
+    with pytest.raises(ConfigurationError, match="retention_days"):
+        load(retention_days=days)
+
+
 def test_missing_file(tmp_path: Path) -> None:
     """A config file that is not there is an error, not a default."""
     with pytest.raises(ConfigurationError, match="nothere"):

@@ -62,7 +62,36 @@ def test_rotated_normals_are_orthogonal_and_secret(dim: int) -> None:
     if dim % 16 == 0:
         np.testing.assert_allclose(gram, np.eye(240), atol=1e-5)
     assert np.abs(mine.T @ theirs).max() < 0.6
-    assert ((np.abs(mine) > 0).sum(axis=0) >= 100).all()
+    assert not np.array_equal(one.order, other.order)
+
+
+@pytest.mark.parametrize("dim", [256, 257, 384, 768, 1000, 1536, 4096])
+@pytest.mark.parametrize("count", [24, 240])
+def test_normals_have_256_entries_of_equal_size(dim: int, count: int) -> None:
+    """Each entry is 0 or 1/16 in size, 256 are not 0; only in padded groups some are lost."""
+    planes = Rotated().draw(KEY, Calibration.identity(dim), count, centered=False)
+    assert isinstance(planes, RotatedPlanes)
+    sizes = np.abs(planes.project(np.eye(dim, dtype=np.float32)))
+    assert sizes.shape == (dim, count)
+    assert set(np.unique(sizes)) <= {0, np.float32(1 / 16)}
+    pads = -dim % 16
+    assert set((sizes > 0).sum(axis=0)) <= {256, 256 - pads}
+
+
+@pytest.mark.parametrize("dim", [256, 257, 384, 768, 1000, 1536, 3840, 4096])
+@pytest.mark.parametrize("count", [24, 240])
+def test_coordinates_are_used_evenly(dim: int, count: int) -> None:
+    """No coordinate goes on twice, no second group meets a first one twice, all serve alike."""
+    planes = Rotated().draw(KEY, Calibration.identity(dim), count, centered=False)
+    assert isinstance(planes, RotatedPlanes)
+    assert len(set(planes.order)) == len(planes.order) == -(-count // 16) * 16
+    sources = planes.order // 16
+    assert all(len(set(group)) == 16 for group in sources.reshape(-1, 16))
+    uses = np.bincount(sources, minlength=-(-dim // 16))
+    assert uses.max() - uses.min() <= 1
+    seen = np.abs(planes.project(np.eye(dim, dtype=np.float32))).any(axis=1)
+    # 240 planes have room for 240 first groups, 24 planes for 32.
+    assert seen.all() == (len(uses) <= len(planes.order))
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 31, 32, 33, 255, 256, 700])

@@ -52,6 +52,20 @@ def test_check_encoder_catches(complaint: str) -> None:
         check_encoder(Spoiled(SPOILED[complaint]), TEXTS)
 
 
+def rounds_by_batch(x: Embeddings, inputs: Batch) -> Embeddings:
+    """Change the last bit of every row of a large batch."""
+    return np.nextafter(x, np.float32(9)) if len(inputs) > 4 else x
+
+
+def test_check_encoder_catches_a_broken_promise_of_bytes() -> None:
+    """One bit that depends on the batch's size is caught if independence is declared, else not."""
+    encoder = Spoiled(rounds_by_batch)
+    with pytest.raises(AssertionError, match="same bytes alone and in a batch of 40"):
+        check_encoder(encoder, TEXTS)
+    encoder.rows_independent = False
+    check_encoder(encoder, TEXTS)
+
+
 def test_check_encoder_catches_chance() -> None:
     """An encoder that answers differently the second time is caught."""
     rng = np.random.default_rng(0)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from tollkeeper.bench import gateway_overhead, guard_speed, ledger_durability
+from tollkeeper.bench import gateway_overhead, guard_coverage, guard_speed, ledger_durability
 from tollkeeper.bench.experiment import Experiment
 from tollkeeper.errors import ConfigurationError
 
 EXPERIMENTS: tuple[Experiment[Any], ...] = (
     guard_speed.EXPERIMENT,
+    guard_coverage.EXPERIMENT,
     gateway_overhead.EXPERIMENT,
     ledger_durability.EXPERIMENT,
 )

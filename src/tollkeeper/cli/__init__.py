@@ -27,6 +27,7 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.add_typer(operate.keys, name="keys")
 app.add_typer(operate.tenants, name="tenants")
+app.add_typer(operate.records, name="records")
 app.add_typer(operate.settings_verbs, name="config")
 app.command("calibrate")(lab.calibrate)
 app.command("embed")(lab.embed)

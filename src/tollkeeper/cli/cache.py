@@ -47,7 +47,9 @@ class Cache:
         self._path = folder / "embeddings.sqlite3"
         self.hits = 0
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # Clean embeddings are what the guard protects. SQLite's own files copy this mode.
+            self._path.touch(mode=0o600)
             self._rows = sqlite3.connect(self._path)
             self._rows.execute(
                 "CREATE TABLE IF NOT EXISTS embeddings"

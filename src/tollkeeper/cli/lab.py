@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,8 @@ bench = typer.Typer(help="Run, compare and audit experiments.", no_args_is_help=
 
 EncoderSpec = Annotated[str | None, typer.Option("--encoder", help="SPEC of the encoder.")]
 CHECK_FAILED = 1
+
+_PRIVATE, _SHARED = 0o600, 0o666
 
 
 def calibrate(
@@ -142,7 +145,7 @@ def run_experiment(
     with progress_bar(experiment) as progress:
         result = run(experiment, scale, seed=seed, overrides=changes, progress=progress)
     if json_file is not None:
-        _write(json_file, result.to_json())
+        _write(json_file, result.to_json(), mode=_SHARED)
     emit(result, as_json=False, prose=_metrics)
 
 
@@ -242,9 +245,16 @@ def _pairs(texts: Iterable[str]) -> dict[str, str]:
     return pairs
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes, *, mode: int = _PRIVATE) -> None:
+    """Write a file; a new one gets `mode` less the umask, an old one keeps its own.
+
+    Private by default: clean embeddings, and calibrations with a sample of them, are what
+    the guard protects.
+    """
     try:
-        path.write_bytes(data)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
     except OSError as error:
         raise ConfigurationError(f"cannot write {path}: {error.strerror}") from error
 

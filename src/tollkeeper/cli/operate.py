@@ -1,4 +1,4 @@
-"""`tollkeeper keys`, `tenants` and `config`: what an operator does beside a running server."""
+"""`tollkeeper keys`, `tenants`, `records` and `config`: what an operator does beside a running server."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 keys = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 tenants = typer.Typer(help="See and change tenants.", no_args_is_help=True)
+records = typer.Typer(help="See and delete records.", no_args_is_help=True)
 settings_verbs = typer.Typer(help="See the effective settings.", no_args_is_help=True)
 
 TenantName = Annotated[str, typer.Argument(metavar="TENANT", help="Name of the tenant.")]
@@ -34,6 +35,18 @@ _TENANT_COLUMNS = (
     "queries",
     "coverage",
     "noise_scale",
+)
+_RECORD_COLUMNS = (
+    "at",
+    "tenant",
+    "key_id",
+    "model",
+    "inputs",
+    "charge",
+    "coverage",
+    "noise_scale",
+    "profile",
+    "shadow",
 )
 
 
@@ -202,6 +215,37 @@ def link(
         _emit_tenant(operator, second, as_json=as_json)
 
 
+@records.command("list")
+def list_records(
+    *,
+    tenant: Annotated[str | None, typer.Option("--tenant", help="Only this tenant's.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 100,
+    data_dir: DataDir = None,
+    ledger: Ledger = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """List the newest records first."""
+    with _operator(config, data_dir, ledger) as operator:
+        rows = [asdict(record) for record in operator.records(tenant=tenant, limit=limit)]
+    emit(rows, as_json=as_json, prose=lambda rows: table(_dated(rows, "at"), _RECORD_COLUMNS))
+
+
+@records.command("prune")
+def prune_records(
+    *,
+    before: Annotated[float, typer.Option("--before", metavar="DAYS", help="Age in days.")],
+    data_dir: DataDir = None,
+    ledger: Ledger = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Delete the records older than DAYS days; what tenants spent and covered stays."""
+    with _operator(config, data_dir, ledger) as operator:
+        deleted = operator.prune(before)
+    emit({"deleted": deleted}, as_json=as_json, prose=lambda _: f"deleted {deleted} records")
+
+
 @settings_verbs.command("show")
 def show_config(
     *,
@@ -227,9 +271,12 @@ def _public(key: KeyInfo) -> dict[str, Any]:
 
 
 def _key_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    times = {"created_at", "revoked_at"}
-    shown = [{name: _day(v) if name in times else v for name, v in row.items()} for row in rows]
-    return table(shown, _KEY_COLUMNS)
+    return table(_dated(rows, "created_at", "revoked_at"), _KEY_COLUMNS)
+
+
+def _dated(rows: Sequence[Mapping[str, Any]], *times: str) -> list[dict[str, Any]]:
+    """Return rows with some fields as date and time."""
+    return [{name: _day(v) if name in times else v for name, v in row.items()} for row in rows]
 
 
 def _day(seconds: float | None) -> str | None:

@@ -47,6 +47,10 @@ def serve(
     shadow: Annotated[
         bool | None, typer.Option("--shadow/--no-shadow", help="Decide and log, change nothing.")
     ] = None,
+    accept_new_guard: Annotated[
+        bool | None,
+        typer.Option("--accept-new-guard", help="Start although every tenant's space changes."),
+    ] = None,
     ledger: Ledger = None,
     as_json: Json = False,
 ) -> None:
@@ -64,6 +68,7 @@ def serve(
         profile=profile,
         calibration=calibration,
         shadow=shadow,
+        accept_new_guard=accept_new_guard,
         ledger=ledger,
     )
     _log_to_stderr()

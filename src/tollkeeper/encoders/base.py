@@ -76,6 +76,22 @@ class Remote(Protocol):
     concurrency: int
 
 
+@runtime_checkable
+class RowsIndependent(Protocol):
+    """Capability: an encoder that says whether batch mates can change a row.
+
+    Kernels may add in another order for another number of rows, and dynamic quantization
+    scales by the whole batch, so few models keep this by themselves. An encoder without the
+    attribute is taken not to.
+
+    Attributes:
+        rows_independent: True promises that the bytes of a row depend on its own input alone,
+            not on the number, the content or the order of the other inputs of a call.
+    """
+
+    rows_independent: bool
+
+
 def checked(embeddings: object, *, n: int, dim: int | None) -> Embeddings:
     """Return `embeddings` as a C-contiguous (n, d) float32 array, or say what is wrong.
 

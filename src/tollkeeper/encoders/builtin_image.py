@@ -47,11 +47,13 @@ class ImageEncoder:
         name: the model name clients ask for.
         dim: embedding width d.
         accepts: `{"image"}`.
+        rows_independent: True.
     """
 
     name = "tollkeeper-image"
     dim: int
     accepts: frozenset[Modality] = frozenset({"image"})
+    rows_independent: bool = True
 
     def __init__(self, weights: Path = WEIGHTS, *, intra_op_num_threads: int = 1) -> None:
         """Load the network.

@@ -89,6 +89,7 @@ class TextEncoder:
         name: Model name that clients ask for.
         dim: Embedding width d.
         accepts: Text only.
+        rows_independent: True, see above.
         max_tokens: Longest input, in tokens as `count_tokens` counts them.
 
     Args:
@@ -101,6 +102,7 @@ class TextEncoder:
 
     name: str = "tollkeeper-text"
     accepts: frozenset[Modality] = frozenset({"text"})
+    rows_independent: bool = True
     max_tokens: int = 8_192
 
     def __init__(self, *, intra_op_num_threads: int = 1, weights: Path | None = None) -> None:

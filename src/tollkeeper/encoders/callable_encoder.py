@@ -29,6 +29,7 @@ class CallableEncoder:
         dim: int,
         name: str = "callable",
         accepts: frozenset[Modality] = frozenset({"text"}),
+        rows_independent: bool = False,
     ) -> None:
         """Wrap `function`.
 
@@ -38,6 +39,8 @@ class CallableEncoder:
             dim: width d of what it returns.
             name: the model name clients ask for.
             accepts: modalities it understands; others are refused before the call.
+            rows_independent: whether `function` promises that the bytes of a row depend on its
+                own input alone (see `RowsIndependent`); `testing.check_encoder` tries it.
 
         Raises:
             ConfigurationError: `dim` is not a positive integer.
@@ -47,6 +50,7 @@ class CallableEncoder:
         self.name = name
         self.dim = dim
         self.accepts = frozenset(accepts)
+        self.rows_independent = rows_independent
         self._function = function
 
     def embed(self, inputs: Batch) -> Embeddings:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tollkeeper.encoders.base import Encoder
 from tollkeeper.encoders.callable_encoder import CallableEncoder
@@ -33,10 +37,10 @@ def load_encoder(
     """Make the encoder that `spec` names.
 
     `python:module:attribute` names an encoder, a callable with an integer
-    attribute `dim` (and optionally `accepts`), or a factory of either, called
-    without arguments. `torch:module:factory` names such a factory; torch is
-    imported by the user's module only. Modules must be importable: put their
-    folder on PYTHONPATH.
+    attribute `dim` (and optionally `accepts` and `rows_independent`), or a
+    factory of either, called without arguments. `torch:module:factory` names
+    such a factory; torch is imported by the user's module only. Modules must
+    be importable: put their folder on PYTHONPATH.
 
     Args:
         spec: one of `KNOWN_SPECS`.
@@ -119,8 +123,8 @@ def _from_python(spec: str, target: str) -> Encoder:
         encoder = None if spec.startswith("torch:") else _as_encoder(found, attribute)
         if encoder is None and callable(found):
             encoder = _as_encoder(found(), attribute)
-    except ConfigurationError:
-        raise
+    except ConfigurationError as error:
+        raise ConfigurationError(f"encoder spec {spec!r}: {error}") from error
     except Exception as error:
         # A user's module may fail in any way; one line instead of a traceback.
         raise ConfigurationError(
@@ -130,19 +134,43 @@ def _from_python(spec: str, target: str) -> Encoder:
     if encoder is None:
         raise ConfigurationError(
             f"encoder spec {spec!r}: expected an encoder (name, dim, accepts, embed), "
-            "a callable with an integer `dim`, or a factory of either"
+            "a function that takes a list of inputs, or a factory of either"
         )
     return encoder
 
 
 def _as_encoder(found: Any, name: str) -> Encoder | None:
-    """Return an encoder for an encoder or a callable with `dim`; None for anything else."""
+    """Return an encoder for an encoder or a function of inputs; None for anything else.
+
+    A function says its width in an attribute `dim`, or is asked to embed one text.
+    """
     if isinstance(found, type):
         return None
     if isinstance(found, Encoder):
         return found
+    if not callable(found):
+        return None
     dim = getattr(found, "dim", None)
-    if not callable(found) or not isinstance(dim, int):
+    if dim is None and _takes_inputs(found):
+        shape = np.shape(found(["How wide is an embedding?"]))
+        if len(shape) != 2:
+            raise ConfigurationError(
+                f"encoder {name!r}: expected embeddings of shape (1, d) for one text, got {shape}"
+            )
+        dim = shape[1]
+    if not isinstance(dim, int):
         return None
     accepts = getattr(found, "accepts", frozenset({"text"}))
-    return CallableEncoder(found, dim=dim, name=name, accepts=accepts)
+    independent = bool(getattr(found, "rows_independent", False))
+    return CallableEncoder(found, dim=dim, name=name, accepts=accepts, rows_independent=independent)
+
+
+def _takes_inputs(function: Callable[..., Any]) -> bool:
+    """Tell an embedding function from a factory: it needs an argument."""
+    needed = [
+        parameter
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD}
+    ]
+    return len(needed) == 1

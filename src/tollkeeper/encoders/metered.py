@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tollkeeper.encoders.base import Encoder, Modality
+from tollkeeper.encoders.base import Encoder, Modality, RowsIndependent
 from tollkeeper.encoders.inputs import modality
 from tollkeeper.errors import BudgetExhausted, ConfigurationError
 from tollkeeper.types import Batch, Embeddings
@@ -42,6 +42,7 @@ class MeteredEncoder:
         self.name = victim.name
         self.dim = victim.dim
         self.accepts = victim.accepts
+        self.rows_independent = isinstance(victim, RowsIndependent) and victim.rows_independent
         self.budget = budget
         self.repeats = 0
         self.calls = 0

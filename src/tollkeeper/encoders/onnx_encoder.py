@@ -17,11 +17,18 @@ tokens also (n, length, d), which is averaged over the tokens (not the padding).
 Vectors leave as the graph makes them: nothing is normalized here. Batch size
 and length may be fixed or dynamic.
 
+Each input runs alone (a graph of fixed batch size is filled up with its repeats):
+kernels may round differently for another number of rows, and a dynamically quantized
+graph scales by the whole batch, so company would change answers.
+
 `model.json` beside `model.onnx` is optional and may hold `name`; for images
 `layout` ("nchw" or "nhwc", needed when the shape does not tell), `size`
 ([height, width], needed when the graph leaves it open), `mean` and `std` (three
 numbers each); for tokens `max_tokens`, the most that the model reads: without it
-a longer input fails inside the graph and counts as the encoder's failure.
+a longer input fails inside the graph and counts as the encoder's failure; `batch`,
+the most inputs that run together (default 1): more is faster, but then the same
+input may get another answer in another batch, in the last bits or, when the graph
+is quantized, by more.
 """
 
 from __future__ import annotations
@@ -43,8 +50,6 @@ from tollkeeper.types import Batch, Embeddings
 if TYPE_CHECKING:
     import onnxruntime
 
-_CHUNK = 32  # Bounds the memory of one run when the graph leaves the batch size open.
-
 
 class OnnxEncoder:
     """Embeds with an ONNX graph on the CPU.
@@ -53,11 +58,13 @@ class OnnxEncoder:
         name: the model name clients ask for.
         dim: embedding width d, found by one probe run.
         accepts: modalities that the graph takes.
+        rows_independent: True unless the sidecar lets several inputs run together.
     """
 
     name: str
     dim: int
     accepts: frozenset[Modality]
+    rows_independent: bool
 
     def __init__(self, path: Path | str, *, threads: int = 1, name: str | None = None) -> None:
         """Load the graph and run it once.
@@ -77,6 +84,8 @@ class OnnxEncoder:
         self._output = _pick_output(self._session)
         self.name = name or sidecar.name or path.stem
         self.accepts = self._form.accepts
+        self._together = min(sidecar.batch, self._form.batch or sidecar.batch)
+        self.rows_independent = self._together == 1
         try:
             self.dim = self._run([self._form.probe], dim=None).shape[1]
         except (EncoderError, InputError) as error:
@@ -120,11 +129,10 @@ class OnnxEncoder:
         return embeddings, estimate_tokens(prepared)
 
     def _chunks(self, prepared: list[Any]) -> Iterator[list[int]]:
-        """Yield positions that may run together, at most a batch at a time."""
-        size = self._form.batch or _CHUNK
+        """Yield positions that may run together, at most `_together` at a time."""
         for group in self._form.groups(prepared):
-            for start in range(0, len(group), size):
-                yield group[start : start + size]
+            for start in range(0, len(group), self._together):
+                yield group[start : start + self._together]
 
     def _run(self, prepared: list[Any], *, dim: int | None) -> Embeddings:
         """Run one batch of prepared inputs and return (len(prepared), d) float32."""

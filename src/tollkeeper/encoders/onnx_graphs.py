@@ -33,6 +33,7 @@ class Sidecar(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     mean: tuple[float, float, float] | None = None
     std: tuple[_Positive, _Positive, _Positive] | None = None
     max_tokens: _Count | None = None
+    batch: _Count = 1
 
 
 class Form:

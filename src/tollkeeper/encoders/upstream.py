@@ -48,15 +48,21 @@ class UpstreamEncoder:
     then on. One failed part fails the call. The upstream's headers never leave
     this class, and of its words only a cleaned complaint about the input does.
 
+    Rows are not independent and cannot be made so: servers gather the requests of all
+    their clients into batches, so the same input sent alone may still come back with
+    other last bits. Answers repeat only as far as the upstream repeats itself.
+
     Attributes:
         name: the model name clients ask for: `model`, else what the upstream calls it.
         dim: embedding width d.
         accepts: `{"text", "tokens", "image"}`; what the upstream itself does not
             take it refuses per request.
         concurrency: how many calls may run at once.
+        rows_independent: False.
     """
 
     accepts: frozenset[Modality] = frozenset({"text", "tokens", "image"})
+    rows_independent: bool = False
 
     def __init__(
         self,
@@ -323,7 +329,9 @@ def _refuse(status: int, complaint: Complaint, *, sent_tokens: bool) -> NoReturn
         )
     if status in {401, 403}:
         # The client did nothing wrong, and the upstream's words may quote the credential.
-        raise EncoderError("the upstream refused the gateway's credential")
+        raise EncoderError(
+            "the upstream refused the gateway's credential; set TOLLKEEPER_UPSTREAM_API_KEY"
+        )
     raise EncoderError(f"the upstream answered {status}")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hmac
+import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -16,12 +18,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tollkeeper.errors import LedgerError, TollkeeperError
+from tollkeeper.errors import LedgerError, TollkeeperError, UnknownNameError
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.operator import Operator
 from tollkeeper.types import KeyInfo
 
 MAX_RECORDS = 10_000
+MAX_BODY_BYTES = 64 * 1024
+_CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
 
 
 class RequireToken:
@@ -108,13 +112,10 @@ class _Handlers:
     async def tenants(self, request: Request) -> Response:
         """One tenant, or all."""
         name = request.path_params.get("name")
-        found = await run_in_threadpool(self._operator.tenants)
         if name is None:
+            found = await run_in_threadpool(self._operator.tenants)
             return JSONResponse([asdict(row) for row in found])
-        rows = [row for row in found if row.name == name]
-        if not rows:
-            raise HTTPException(404, f"there is no tenant {name!r}")
-        return JSONResponse(asdict(rows[0]))
+        return JSONResponse(asdict(await run_in_threadpool(self._operator.tenant, name)))
 
     async def change_tenant(self, request: Request) -> Response:
         """Suspend, resume or grant."""
@@ -153,9 +154,9 @@ class _Handlers:
         """The newest records first."""
         query = request.query_params
         try:
-            limit = min(int(query.get("limit", "100")), MAX_RECORDS)
-            since = float(query["since"]) if "since" in query else None
-        except ValueError as error:
+            limit = min(max(int(query.get("limit", "100")), 0), MAX_RECORDS)
+            since = _finite(query["since"]) if "since" in query else None
+        except (ValueError, OverflowError) as error:
             raise HTTPException(400, "expected numbers in `limit` and `since`") from error
         rows = await run_in_threadpool(
             lambda: list(
@@ -166,12 +167,16 @@ class _Handlers:
 
 
 async def _json(request: Request) -> dict[str, Any]:
-    body = await request.body()
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise HTTPException(413, f"expected a body of at most {MAX_BODY_BYTES} bytes")
     if not body:
         return {}
     try:
-        content = await request.json()
-    except ValueError as error:
+        content = json.loads(body)
+    except (ValueError, RecursionError) as error:
         raise HTTPException(400, f"the body is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise HTTPException(400, "expected a JSON object")
@@ -182,7 +187,18 @@ def _number(body: Mapping[str, Any], name: str) -> float:
     value = body.get(name)
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise HTTPException(400, f'expected {{"{name}": <number>}}')
-    return float(value)
+    try:
+        return _finite(value)
+    except (ValueError, OverflowError) as error:
+        raise HTTPException(400, f"expected a finite number in `{name}`") from error
+
+
+def _finite(value: str | float) -> float:
+    """Return a finite float; raises ValueError or OverflowError where there is none."""
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError("not finite")
+    return number
 
 
 def _public(key: KeyInfo) -> dict[str, Any]:
@@ -197,9 +213,12 @@ def _error(status: int, code: str, message: str) -> JSONResponse:
 async def _http_error(_: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
-    return _error(error.status_code, "bad_request", str(error.detail))
+    code = _CODES.get(error.status_code, "bad_request")
+    return _error(error.status_code, code, str(error.detail))
 
 
 async def _own_error(_: Request, error: Exception) -> Response:
+    if isinstance(error, UnknownNameError):
+        return _error(404, _CODES[404], str(error))
     status = 503 if isinstance(error, LedgerError) else 400
     return _error(status, type(error).__name__, str(error))

@@ -16,14 +16,19 @@ from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
-from tollkeeper.errors import AuthenticationError, ModelNotFoundError, RequestError
+from tollkeeper.errors import (
+    AuthenticationError,
+    EncoderError,
+    ModelNotFoundError,
+    RequestError,
+)
 from tollkeeper.gateway import wire
-from tollkeeper.gateway.asks import Ask
+from tollkeeper.gateway.asks import Answer, Ask
 from tollkeeper.gateway.auth import KeyRing
 from tollkeeper.gateway.engine import Engine
-from tollkeeper.gateway.images import decode_images
+from tollkeeper.gateway.images import count_pixels, decode_images
 from tollkeeper.gateway.metrics import Metrics
-from tollkeeper.gateway.policy import ConcurrencyLimit, check_standing
+from tollkeeper.gateway.policy import Allowance, Places, check_standing
 from tollkeeper.types import Account
 
 Scope = dict[str, Any]
@@ -90,9 +95,9 @@ class DataPlane:
         *,
         models: Models,
         limits: wire.Limits,
-        concurrency: ConcurrencyLimit,
+        places: Places,
         metrics: Metrics,
-        ready: Callable[[], object],
+        ready: Callable[[], Awaitable[None]],
         body_timeout_s: float,
     ) -> None:
         """Hold the parts; `ready` raises a TollkeeperError while the server cannot answer."""
@@ -100,10 +105,11 @@ class DataPlane:
         self._keyring = keyring
         self._models = models
         self._limits = limits
-        self._concurrency = concurrency
+        self._places = places
         self._metrics = metrics
         self._ready = ready
         self._body_timeout_s = body_timeout_s
+        self._pixels = Allowance(limits.max_request_pixels)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request; other scope types are not served."""
@@ -119,6 +125,9 @@ class DataPlane:
         with self._metrics.running.track_inprogress():
             try:
                 reply = await handler(call)
+            except asyncio.CancelledError:
+                # Only a shutdown that took too long cancels requests.
+                reply = _error_reply(EncoderError("the server is shutting down"))
             except Exception as error:  # noqa: BLE001 - every failure becomes a reply
                 if not isinstance(error, (RequestError, AuthenticationError)):
                     _report(error, request_id)
@@ -142,9 +151,9 @@ class DataPlane:
             return _not_allowed(call, "POST")
         account = self._account(call)
         check_standing(account)
-        with self._concurrency.admitted(account.tenant):
+        with self._places.admitted(account.tenant, self._announced(call)):
             body = await self._read(call)
-            with self._concurrency.working():
+            with self._places.working():
                 return await self._answer(account, body, call.request_id)
 
     async def _answer(self, account: Account, body: bytes, request_id: str) -> Reply:
@@ -155,9 +164,12 @@ class DataPlane:
                 f"The model '{request.model}' does not exist or you do not have access to it.",
                 param="model",
             )
-        inputs = await self._decoded(request)
-        ask = Ask(account, inputs, request.modality, request.dimensions, request_id)
-        answer = await self._engine.answer(ask)
+        if request.modality == "image" and not self._engine.takes_data_uris:
+            answer = await self._answer_images(account, request, request_id)
+        else:
+            answer = await self._engine.answer(
+                Ask(account, request.inputs, request.modality, request.dimensions, request_id)
+            )
         encode = partial(
             wire.encode_embeddings,
             answer.embeddings,
@@ -168,11 +180,16 @@ class DataPlane:
         small = answer.embeddings.nbytes <= SMALL_BYTES
         return Reply(200, encode() if small else await asyncio.to_thread(encode))
 
-    async def _decoded(self, request: wire.EmbeddingsRequest) -> tuple[Any, ...]:
-        """Decode images off the event loop, unless the encoder's upstream takes data URIs."""
-        if request.modality != "image" or self._engine.takes_data_uris:
-            return request.inputs
-        return await asyncio.to_thread(decode_images, request.inputs, limits=self._limits)
+    async def _answer_images(
+        self, account: Account, request: wire.EmbeddingsRequest, request_id: str
+    ) -> Answer:
+        """Decode off the event loop, with a bound on the pixels of all requests together."""
+        limits = self._limits
+        pixels = await asyncio.to_thread(count_pixels, request.inputs, limits=limits)
+        async with self._pixels.hold(pixels):
+            inputs = await asyncio.to_thread(decode_images, request.inputs, limits=limits)
+            ask = Ask(account, inputs, request.modality, request.dimensions, request_id)
+            return await self._engine.answer(ask)
 
     async def _list_models(self, call: Call) -> Reply:
         if call.method not in {"GET", "HEAD"}:
@@ -190,7 +207,7 @@ class DataPlane:
         if call.method not in {"GET", "HEAD"}:
             return _not_allowed(call, "GET")
         if call.path == "/readyz":
-            await asyncio.to_thread(self._ready)
+            await self._ready()
         return Reply(200, b'{"status":"ok"}')
 
     def _account(self, call: Call) -> Account:
@@ -200,6 +217,19 @@ class DataPlane:
             raise AuthenticationError(_NO_KEY)
         return account
 
+    def _announced(self, call: Call) -> int:
+        """Return how many body bytes are coming; without a length, as many as may come.
+
+        Raises:
+            TooLargeError: over the limit.
+        """
+        limit = self._limits.max_body_bytes
+        length = call.headers.get(b"content-length", b"")
+        size = int(length) if length.isdigit() else limit
+        if size > limit:
+            raise wire.too_large(self._limits)
+        return size
+
     async def _read(self, call: Call) -> bytes:
         """Read the whole body, refusing as soon as it is known to be too large.
 
@@ -208,9 +238,6 @@ class DataPlane:
             RequestError: the client stopped sending.
         """
         limit = self._limits.max_body_bytes
-        length = call.headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > limit:
-            raise wire.too_large(self._limits)
         chunks: list[bytes] = []
         size = 0
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tollkeeper.errors import TollkeeperError
@@ -21,8 +21,11 @@ class Ask:
         modality: `"text"`, `"tokens"` or `"image"`.
         dimensions: width the client wants, or None for the full width.
         request_id: what the client sees in `x-request-id`.
-        embeddings: (n, d) clean, once embedded.
-        tokens: usage, once embedded.
+        embeddings: (n, d) clean, once all inputs are embedded.
+        parts: embeddings of the first inputs, until then.
+        tokens: usage of the inputs embedded so far.
+        abandoned: whether nobody waits for the answer any more; not charged from then on.
+        ticket: how the engine delivers the outcome.
         attempts: how often a commit of it was refused with a conflict.
     """
 
@@ -32,7 +35,10 @@ class Ask:
     dimensions: int | None = None
     request_id: str = ""
     embeddings: Embeddings | None = None
+    parts: list[Embeddings] = field(default_factory=list)
     tokens: int = 0
+    abandoned: bool = False
+    ticket: Any = None
     attempts: int = 0
 
 
@@ -49,6 +55,25 @@ class Answer:
     tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What one guard call did, for the metrics.
+
+    Attributes:
+        modality: of its inputs.
+        inputs: how many.
+        charged: how many opened new space.
+        noised: how many answers carry noise.
+        coverage: of the pool afterwards, in [0, 1].
+    """
+
+    modality: str
+    inputs: int
+    charged: float
+    noised: int
+    coverage: float
+
+
 @dataclass(slots=True)
 class Charge:
     """One pool's commit and the answers that wait for it.
@@ -56,11 +81,13 @@ class Charge:
     Attributes:
         asks: the requests in it, in order.
         answers: for each, its answer, or the error to give instead.
+        tallies: what to count once the commit is durable.
         submission: what has to be stored, or None.
         future: done when it is durable; None if nothing has to be stored.
     """
 
     asks: list[Ask]
     answers: list[Answer | TollkeeperError]
+    tallies: list[Tally] = field(default_factory=list)
     submission: Submission | None = None
     future: Future[Entry] | None = None

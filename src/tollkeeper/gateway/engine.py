@@ -1,7 +1,8 @@
 """Between the event loop and the service: one thread that works on whatever has gathered.
 
 While the thread is busy, new requests gather; then they are embedded in one encoder
-call, admitted together and committed with one fsync. A lone request starts at once. Encoders that wait for another machine are called from
+call, admitted together and committed with one fsync. Tenants take turns, and large
+requests are embedded in slices. Encoders that wait for another machine are called from
 threads of their own first, and join the queue with their embeddings in hand.
 """
 
@@ -12,25 +13,27 @@ import logging
 import queue
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable
+from concurrent.futures import Future
 from functools import partial
+from typing import Any
 
 from tollkeeper.encoders.base import Remote
 from tollkeeper.errors import LedgerError, TollkeeperError
 from tollkeeper.gateway.asks import Answer, Ask, Charge
+from tollkeeper.gateway.backlog import Backlog, Piece
 from tollkeeper.gateway.service import Service
 from tollkeeper.types import Entry
 
 MAX_GATHERED_INPUTS = 256
+"""Inputs per encoder call: what a tenant waits for at most before its turn comes."""
 
 LINGER_S = 0.0003
-"""Wait for company when the last group had some: a third more requests per second with 16
-connections on two cores. A lone client never waits."""
+"""Wait for company when the last group had some; a lone client never waits."""
 
 _log = logging.getLogger("tollkeeper.engine")
 
 Outcome = Answer | TollkeeperError
-_Job = tuple[Ask, "asyncio.Future[Outcome]"]
 
 
 class Engine:
@@ -39,17 +42,18 @@ class Engine:
     def __init__(self, service: Service) -> None:
         """Work for `service`; call `start` inside the event loop before the first ask."""
         self._service = service
-        self._queue: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
-        self._fresh: list[_Job] = []
-        self._crowded = False
+        self._queue: queue.SimpleQueue[list[Ask] | None] = queue.SimpleQueue()
+        self._fresh: list[Ask] = []
         self._thread = threading.Thread(target=self._run, name="tollkeeper-engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._callers: ThreadPoolExecutor | None = None
-        if isinstance(service.encoder, Remote):
-            self._callers = ThreadPoolExecutor(
-                service.encoder.concurrency, thread_name_prefix="tollkeeper-upstream"
-            )
-        self._jobs: dict[int, asyncio.Future[Outcome]] = {}
+        encoder = service.encoder
+        self._callers = (
+            asyncio.Semaphore(encoder.concurrency) if isinstance(encoder, Remote) else None
+        )
+        self._running: dict[int, Ask] = {}
+        # Only the engine's thread touches what follows.
+        self._backlog = Backlog(divisible=service.embedder.shares_calls)
+        self._crowded = False
 
     @property
     def takes_data_uris(self) -> bool:
@@ -61,17 +65,24 @@ class Engine:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    async def stop(self) -> None:
-        """Finish what is queued, deliver it, and end the thread."""
-        while self._jobs:
-            await asyncio.wait(list(self._jobs.values()))
+    async def stop(self, timeout_s: float = 30.0) -> None:
+        """Finish what is under way, deliver it, and end the thread.
+
+        Args:
+            timeout_s: afterwards requests that are not charged yet are given up.
+        """
+        if self._running:
+            await asyncio.wait([ask.ticket for ask in self._running.values()], timeout=timeout_s)
+        for ask in list(self._running.values()):
+            ask.abandoned = True
+            ask.ticket.cancel()
         self._queue.put(None)
-        await asyncio.to_thread(self._thread.join)
-        if self._callers is not None:
-            self._callers.shutdown()
+        await asyncio.to_thread(self._thread.join, timeout_s)
 
     async def answer(self, ask: Ask) -> Answer:
         """Take one ask through the service.
+
+        An ask whose caller is cancelled is not charged, unless it is charged already.
 
         Raises:
             TollkeeperError: whatever stood in the way of an answer.
@@ -79,124 +90,141 @@ class Engine:
         if self._loop is None:
             raise LedgerError("the engine is not running")
         self._service.check(ask)
-        job: asyncio.Future[Outcome] = self._loop.create_future()
-        self._jobs[id(ask)] = job
-        job.add_done_callback(lambda _: self._jobs.pop(id(ask), None))
+        ask.ticket = ticket = self._loop.create_future()
+        self._running[id(ask)] = ask
         try:
             await self._embed_remotely(ask)
-        except BaseException:
-            # Cancelled or failed before it was queued: nobody else will finish this job.
-            job.cancel()
-            raise
-        self._enqueue(ask, job)
-        # A client that hangs up must not leave a half-charged request behind.
-        outcome = await asyncio.shield(job)
+            self._enqueue(ask)
+            outcome: Outcome = await ticket
+        finally:
+            ask.abandoned = True
+            del self._running[id(ask)]
+            ticket.cancel()
         if isinstance(outcome, TollkeeperError):
             raise outcome
         return outcome
 
-    def _enqueue(self, ask: Ask, job: asyncio.Future[Outcome]) -> None:
+    def _enqueue(self, ask: Ask) -> None:
         """Hand over what one turn of the event loop brought together: one wake-up for all."""
         if not self._fresh and self._loop is not None:
             self._loop.call_soon(self._flush)
-        self._fresh.append((ask, job))
+        self._fresh.append(ask)
 
     def _flush(self) -> None:
         fresh, self._fresh = self._fresh, []
         self._queue.put(fresh)
 
     async def _embed_remotely(self, ask: Ask) -> None:
-        """Let an encoder that waits for another machine work in a thread of its own."""
+        """Let an encoder that waits for another machine work in a thread of its own.
+
+        A daemon thread: a call that hangs must not keep a stopped server alive.
+        """
         if self._callers is None or self._loop is None:
             return
-        (error,) = await self._loop.run_in_executor(self._callers, self._service.embed, [ask])
+        loop, done = self._loop, self._loop.create_future()
+
+        def work() -> None:
+            (error,) = self._service.embedder.embed([Piece(ask, slice(0, len(ask.inputs)))])
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_set_result, done, error)
+
+        async with self._callers:
+            threading.Thread(target=work, name="tollkeeper-upstream", daemon=True).start()
+            error: TollkeeperError | None = await done
         if error is not None:
             raise error
 
     # -- the engine's thread -----------------------------------------------------
 
     def _run(self) -> None:
-        while (jobs := self._gather()) is not None:
+        while self._gather():
+            pieces = self._backlog.take(MAX_GATHERED_INPUTS)
             try:
-                self._work(jobs)
+                self._work(pieces)
             except Exception as error:  # noqa: BLE001 - see below
                 # The thread must outlive any request; the client gets a 503.
                 _log.exception("engine.failed")
                 failure = LedgerError(f"the engine failed: {type(error).__name__}")
-                self._deliver([(job, failure) for _, job in jobs])
+                self._finish([(piece.ask, failure) for piece in pieces])
 
-    def _gather(self) -> list[_Job] | None:
-        """Wait for jobs, then take what else is there, up to a bound on inputs."""
-        taken = self._queue.get()
-        if taken is None:
-            return None
-        jobs = list(taken)
-        if self._crowded:
-            time.sleep(LINGER_S)
-        while sum(len(ask.inputs) for ask, _ in jobs) < MAX_GATHERED_INPUTS:
+    def _gather(self) -> bool:
+        """Move what came into the backlog, waiting if that is empty; False means the end."""
+        came = 0
+        if not len(self._backlog):
+            taken = self._queue.get()
+            if taken is None:
+                return False
+            came = self._take_in(taken)
+            if self._crowded:
+                time.sleep(LINGER_S)
+        while True:
             try:
                 taken = self._queue.get_nowait()
             except queue.Empty:
                 break
             if taken is None:
-                self._queue.put(None)
-                break
-            jobs += taken
-        self._crowded = len(jobs) > 1
-        return jobs
+                return False
+            came += self._take_in(taken)
+        self._crowded = came > 1
+        return True
 
-    def _work(self, jobs: list[_Job]) -> None:
-        futures = {id(ask): job for ask, job in jobs}
-        outcomes: list[tuple[asyncio.Future[Outcome], Outcome]] = []
-        ready: list[Ask] = []
-        for asks in _by_modality([ask for ask, _ in jobs]):
-            missing = [ask for ask in asks if ask.embeddings is None]
-            errors = (
-                dict(zip(map(id, missing), self._service.embed(missing), strict=True))
-                if missing
-                else {}
-            )
-            for ask in asks:
-                error = errors.get(id(ask))
-                if error is None:
-                    ready.append(ask)
-                else:
-                    outcomes.append((futures[id(ask)], error))
-        for charge in self._service.charge(ready) if ready else ():
+    def _take_in(self, asks: list[Ask]) -> int:
+        for ask in asks:
+            self._backlog.add(ask)
+        return len(asks)
+
+    def _work(self, pieces: list[Piece]) -> None:
+        failed: list[tuple[Ask, Outcome]] = []
+        for alike in _by_modality(piece for piece in pieces if piece.ask.embeddings is None):
+            errors = self._service.embedder.embed(alike)
+            failed += [
+                (piece.ask, error)
+                for piece, error in zip(alike, errors, strict=True)
+                if error is not None
+            ]
+        self._finish(failed)
+        asks = [piece.ask for piece in pieces if piece.ask.embeddings is not None]
+        waiting = [ask for ask in asks if not ask.abandoned]
+        outcomes: list[tuple[Ask, Outcome]] = []
+        for charge in self._service.charge(waiting) if waiting else ():
             if charge.future is None or charge.future.done():
-                outcomes += self._settled(charge, futures)
+                outcomes += self._settled(charge)
             else:
-                charge.future.add_done_callback(partial(self._settle_later, charge, futures))
-        self._deliver(outcomes)
+                charge.future.add_done_callback(partial(self._settle_later, charge))
+        self._finish(outcomes)
 
-    def _settle_later(
-        self, charge: Charge, futures: dict[int, asyncio.Future[Outcome]], _: Future[Entry]
-    ) -> None:
-        self._deliver(self._settled(charge, futures))
+    def _settle_later(self, charge: Charge, _: Future[Entry]) -> None:
+        """Settle in the thread that made the commit durable, for ledgers that answer later."""
+        self._finish(self._settled(charge))
 
-    def _settled(
-        self, charge: Charge, futures: dict[int, asyncio.Future[Outcome]]
-    ) -> list[tuple[asyncio.Future[Outcome], Outcome]]:
-        """Return what to deliver of a charge whose commit ended; queue what must be repeated."""
+    def _settled(self, charge: Charge) -> list[tuple[Ask, Outcome]]:
+        """Return the outcomes of a charge whose commit ended; queue what must be repeated."""
         answers, again = self._service.settle(charge)
         if again:
-            self._queue.put([(ask, futures[id(ask)]) for ask in again])
+            self._queue.put(again)
             return []
-        return [(futures[id(a)], o) for a, o in zip(charge.asks, answers, strict=True)]
+        return list(zip(charge.asks, answers, strict=True))
 
-    def _deliver(self, outcomes: list[tuple[asyncio.Future[Outcome], Outcome]]) -> None:
+    def _finish(self, outcomes: list[tuple[Ask, Outcome]]) -> None:
+        """Deliver outcomes to the event loop; what is left of these asks is dropped."""
+        for ask, _ in outcomes:
+            ask.abandoned = True
         if outcomes and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(_set_results, outcomes)
 
 
-def _set_results(outcomes: list[tuple[asyncio.Future[Outcome], Outcome]]) -> None:
-    for future, outcome in outcomes:
-        if not future.done():
-            future.set_result(outcome)
+def _set_results(outcomes: list[tuple[Ask, Outcome]]) -> None:
+    for ask, outcome in outcomes:
+        _set_result(ask.ticket, outcome)
 
 
-def _by_modality(asks: list[Ask]) -> list[list[Ask]]:
-    groups: dict[str, list[Ask]] = {}
-    for ask in asks:
-        groups.setdefault(ask.modality, []).append(ask)
+def _set_result(future: asyncio.Future[Any], result: object) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _by_modality(pieces: Iterable[Piece]) -> list[list[Piece]]:
+    groups: dict[str, list[Piece]] = {}
+    for piece in pieces:
+        groups.setdefault(piece.ask.modality, []).append(piece)
     return list(groups.values())

@@ -39,6 +39,30 @@ _HEADER = re.compile(rf"data:image/({'|'.join(DECODERS)});base64")
 _PNG_MODES_16_BIT = {"I", "I;16"}  # the name depends on Pillow's version
 
 
+def count_pixels(uris: Sequence[str], *, limits: Limits) -> int:
+    """Return the pixels of all images of a request, from their headers.
+
+    Args:
+        uris: n data URIs.
+        limits: the image sizes allowed, alone and together.
+
+    Raises:
+        InputError: one of them is not an image, or together they are too large.
+    """
+    pixels = 0
+    for index, uri in enumerate(uris):
+        image = _open(uri, limits, index)
+        pixels += image.width * image.height
+        if pixels > limits.max_request_pixels:
+            raise InputError(
+                f"expected at most {limits.max_request_pixels} pixels in one request, got more "
+                f"by input[{index}]; send fewer or smaller images",
+                param="input",
+                code="input_too_long",
+            )
+    return pixels
+
+
 def decode_images(uris: Sequence[str], *, limits: Limits) -> tuple[NDArray[np.uint8], ...]:
     """Decode all images of a request.
 
@@ -52,20 +76,8 @@ def decode_images(uris: Sequence[str], *, limits: Limits) -> tuple[NDArray[np.ui
     Raises:
         InputError: one of them is not a usable image, or together they are too large.
     """
-    images = []
-    pixels = 0
-    for index, uri in enumerate(uris):
-        image = _open(uri, limits, index)
-        pixels += image.width * image.height
-        if pixels > limits.max_request_pixels:
-            raise InputError(
-                f"expected at most {limits.max_request_pixels} pixels in one request, got more "
-                f"by input[{index}]; send fewer or smaller images",
-                param="input",
-                code="input_too_long",
-            )
-        images.append(_pixels(image, index))
-    return tuple(images)
+    count_pixels(uris, limits=limits)
+    return tuple(decode_data_uri(uri, limits=limits, index=index) for index, uri in enumerate(uris))
 
 
 def decode_data_uri(uri: str, *, limits: Limits, index: int = 0) -> NDArray[np.uint8]:

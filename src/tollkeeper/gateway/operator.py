@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Final, Protocol
 
-import numpy as np
-
-from tollkeeper.errors import ConfigurationError, ConflictError
+from tollkeeper.errors import ConfigurationError, ConflictError, UnknownNameError
 from tollkeeper.gateway.auth import KeyRing
 from tollkeeper.gateway.pools import Deployment, pool_key
 from tollkeeper.guard import profiles
-from tollkeeper.guard.calibration import Calibration
-from tollkeeper.guard.guard import Guard
+from tollkeeper.guard.reading import SketchReader
 from tollkeeper.ledger.base import (
     Changes,
     GroupCommits,
@@ -22,13 +21,19 @@ from tollkeeper.ledger.base import (
     Ledger,
     Remembers,
 )
+from tollkeeper.ledger.retention import Prunes
 from tollkeeper.types import Entry, KeyInfo, Record, Tenant
 
 MAX_NAME = 200
 MAX_ATTEMPTS = 50
+SETTLE_S: Final = 1.0
+"""By then running servers have noticed, at their second look, that a tenant moved."""
+LINKS: Final = "operator/link"
+"""Whose records links are: no tenant can be called so, and they are found by an index."""
+DAY_S: Final = 86_400.0
 
 
-class Store(Ledger, GroupCommits, KeepsKeys, KeepsTenants, Changes, Remembers, Protocol):
+class Store(Ledger, GroupCommits, KeepsKeys, KeepsTenants, Changes, Remembers, Prunes, Protocol):
     """A ledger with every capability the gateway uses."""
 
     def close(self) -> None:
@@ -75,25 +80,28 @@ class Operator:
         deployment: Deployment | None,
         *,
         clock: Callable[[], float],
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Act on `store`; without a deployment there are no sketches to read yet."""
         self._store = store
         self._keyring = keyring
         self._deployment = deployment
         self._clock = clock
-        profile = profiles.get(deployment.profile if deployment else "none")
-        # Reading and merging sketches takes their layout, not their hyperplanes.
-        self._guard = Guard(profile, Calibration.identity(1), secret=bytes(32))
+        self._sleep = sleep
+        self._reader = SketchReader(profiles.get(deployment.profile if deployment else "none"))
 
     def create_key(self, tenant: str) -> tuple[str, KeyInfo]:
         """Make a key; see `KeyRing.create`.
 
         Raises:
-            ConfigurationError: the tenant's name is empty, too long or not printable.
+            ConfigurationError: the tenant's name is empty, too long, not printable, or cannot
+                be a part of the admin plane's paths.
         """
-        if not tenant or len(tenant) > MAX_NAME or not tenant.isprintable():
+        printable = 0 < len(tenant) <= MAX_NAME and tenant.isprintable()
+        if not printable or "/" in tenant or tenant in {".", ".."}:
             raise ConfigurationError(
-                f"a tenant name has 1 to {MAX_NAME} printable characters, got {tenant[:40]!r}"
+                f"a tenant name has 1 to {MAX_NAME} printable characters without `/` and is not "
+                f"`.` or `..`, got {tenant[:40]!r}"
             )
         return self._keyring.create(tenant)
 
@@ -105,10 +113,10 @@ class Operator:
         """Revoke a key; running servers refuse it within a second.
 
         Raises:
-            ConfigurationError: there is no such key.
+            UnknownNameError: there is no such key.
         """
         if key_id not in [info.id for info in self.keys()]:
-            raise ConfigurationError(f"there is no key {key_id!r}; see `tollkeeper keys list`")
+            raise UnknownNameError(f"there is no key {key_id!r}; see `tollkeeper keys list`")
         return self._store.revoke_key(key_id, at=self._clock())
 
     def tenants(self) -> list[TenantReport]:
@@ -119,7 +127,7 @@ class Operator:
         """Report on one tenant.
 
         Raises:
-            ConfigurationError: there is no such tenant.
+            UnknownNameError: there is no such tenant.
         """
         return self._report(self._find(name))
 
@@ -135,9 +143,10 @@ class Operator:
         """Set a tenant's hard budget to what it has spent plus `inputs` more.
 
         Raises:
-            ConfigurationError: `inputs` is not positive, or there is no such tenant.
+            ConfigurationError: `inputs` is not positive and finite.
+            UnknownNameError: there is no such tenant.
         """
-        if not inputs > 0:
+        if not 0 < inputs < math.inf:
             raise ConfigurationError(f"expected a positive number of inputs, got {inputs}")
         tenant = self._find(name)
         spent = self._read(tenant).spent
@@ -146,57 +155,102 @@ class Operator:
     def link(self, first: str, second: str) -> None:
         """Charge two tenants, and all linked to the second, on the first one's pool.
 
-        The pool's new state is the union of both sketches and the sum of both spends. A
-        running server moves the tenants within a second; what it answers until then is
-        charged to the old pool and is not part of the union. Only the entries of the
-        running guard are united.
+        The pool's new state is the union of both sketches and the sum of both spends under
+        the running guard. A running server follows within a second; what it answered on the
+        old pool meanwhile is added at the end. What takes longer (a slow encoder) is added
+        by a further link of the same tenants: repeating a link counts nothing twice, and
+        finishes one that was interrupted.
 
         Raises:
-            ConfigurationError: there is no such tenant.
-            ConflictError: the pool was busy for too long; nothing was changed.
+            UnknownNameError: there is no such tenant.
+            ConflictError: the pool was busy for too long; link again.
         """
         one, other = self._find(first), self._find(second)
-        if one.pool == other.pool:
-            return
-        self._unite(one, other)
-        for tenant in self._store.tenants():
-            if tenant.pool == other.pool:
+        if one.pool != other.pool:
+            # Before the move, so that nobody is ever charged on less than the union.
+            self._unite(other.pool, one.pool, moved=False)
+            # `other` last: until it has moved, a repeated link comes here again.
+            linked = [row for row in self._store.tenants() if row.pool == other.pool]
+            for tenant in sorted(linked, key=lambda row: row.name == second):
                 self._store.update_tenant(replace(tenant, pool=one.pool))
+        if not self._reader.tracks:
+            return
+        self._sleep(SETTLE_S)
+        # A pool is named after the tenant it began with, who moves with it.
+        for tenant in self._store.tenants():
+            if tenant.pool == one.pool != tenant.name:
+                self._unite(tenant.name, one.pool, moved=True)
 
-    def _unite(self, one: Tenant, other: Tenant) -> None:
-        """Add the pool of `other` to the pool of `one`, as one record."""
+    def _unite(self, old: str, new: str, *, moved: bool) -> None:
+        """Add to the pool `new` what the pool `old` holds and no link has added yet.
+
+        Records of earlier links say what was added. Where they were pruned, a pool whose
+        tenants have moved is taken to be added: its spend must not count twice.
+        """
+        if self._deployment is None:
+            return
+        source, target = (pool_key(p, self._deployment.fingerprint) for p in (old, new))
+        link = f"link:{source}->{target}"
         for attempt in range(MAX_ATTEMPTS):
-            kept, merged = self._read(one), self._read(other)
-            if not merged.version:
+            # The target first: a link that is recorded after this makes the commit conflict.
+            kept = self._store.read(target)
+            done = [r for r in self._store.records(tenant=LINKS) if r.request_id == link]
+            merged = self._store.read(source)
+            due = replace(merged, spent=0.0, queries=0)
+            if done or not moved:
+                due = replace(
+                    merged,
+                    spent=merged.spent - math.fsum(r.charge for r in done),
+                    queries=merged.queries - sum(r.inputs for r in done),
+                )
+            if self._commit_union(kept, due, link, last=attempt + 1 == MAX_ATTEMPTS):
                 return
-            load = self._guard.load
-            union = self._guard.merge(load(kept.sketch), load(merged.sketch))
-            record = Record(
-                at=self._clock(),
-                tenant=other.name,
-                key_id="operator",
-                request_id=f"link:{other.name}->{one.name}",
-                model="",
-                inputs=merged.queries,
-                tokens=0,
-                charge=merged.spent,
-                coverage=self._guard.fraction(union),
-                noise_scale=0.0,
-                profile=self._guard.version,
-            )
-            try:
-                self._store.commit(kept.pool, record, union.tobytes(), expected=kept.version)
-            except ConflictError:
-                if attempt + 1 == MAX_ATTEMPTS:
-                    raise
-            else:
-                return
+
+    def _commit_union(self, kept: Entry, due: Entry, link: str, *, last: bool) -> bool:
+        """Store one record that adds `due` to `kept`; return False if it must be tried again."""
+        union = self._reader.merge(self._reader.load(kept.sketch), self._reader.load(due.sketch))
+        coverage = self._reader.fraction(union)
+        if not due.queries and coverage == self._reader.fraction(self._reader.load(kept.sketch)):
+            return True
+        record = Record(
+            at=self._clock(),
+            tenant=LINKS,
+            key_id="operator",
+            request_id=link,
+            model="",
+            inputs=due.queries,
+            tokens=0,
+            charge=due.spent,
+            coverage=coverage,
+            noise_scale=0.0,
+            profile=self._reader.version,
+        )
+        try:
+            self._store.commit(kept.pool, record, union.tobytes(), expected=kept.version)
+        except ConflictError:
+            if last:
+                raise
+            return False
+        return True
 
     def records(
         self, *, tenant: str | None = None, since: float | None = None, limit: int = 100
     ) -> Iterator[Record]:
         """Yield the newest records first."""
         return self._store.records(tenant=tenant, since=since, limit=limit)
+
+    def prune(self, days: float) -> int:
+        """Delete the records older than `days` days; spend and coverage stay.
+
+        Returns:
+            How many were deleted.
+
+        Raises:
+            ConfigurationError: `days` is negative or not finite.
+        """
+        if not 0 <= days < math.inf:
+            raise ConfigurationError(f"expected a number of days from 0 up, got {days}")
+        return self._store.prune(self._clock() - days * DAY_S)
 
     def _read(self, tenant: Tenant) -> Entry:
         if self._deployment is None:
@@ -206,15 +260,15 @@ class Operator:
     def _find(self, name: str) -> Tenant:
         tenant = self._store.find_tenant(name)
         if tenant is None:
-            raise ConfigurationError(f"there is no tenant {name!r}; see `tollkeeper tenants list`")
+            raise UnknownNameError(f"there is no tenant {name!r}; see `tollkeeper tenants list`")
         return tenant
 
     def _report(self, tenant: Tenant) -> TenantReport:
         entry = self._read(tenant)
         coverage = scale = None
-        if self._guard.tracks:
-            coverage = self._guard.fraction(self._guard.load(entry.sketch))
-            scale = float(self._guard.profile.price(np.array([coverage]))[0])
+        if self._reader.tracks:
+            coverage = self._reader.fraction(self._reader.load(entry.sketch))
+            scale = self._reader.price(coverage)
         return TenantReport(
             name=tenant.name,
             pool=tenant.pool,

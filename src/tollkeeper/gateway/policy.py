@@ -5,9 +5,10 @@ The guard prices what an answer reveals; policy decides whether there is an answ
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from tollkeeper.errors import BudgetExhausted, SuspendedError, ThrottledError
 from tollkeeper.types import Account
@@ -26,45 +27,62 @@ def check_standing(account: Account) -> None:
 
 
 def check_budget(spent: float, budget: float | None) -> None:
-    """Refuse a tenant that has spent its hard budget.
+    """Refuse a request that would take a pool over its hard budget.
+
+    Repeats cost nothing, so they are answered however much is spent.
 
     Args:
-        spent: inputs charged so far.
-        budget: inputs allowed in total, or None for no limit.
+        spent: inputs charged to the pool, this request's included.
+        budget: inputs that may be charged, or None for no limit.
 
     Raises:
-        BudgetExhausted: nothing is left; retrying does not help.
+        BudgetExhausted: not enough is left; retrying does not help.
     """
-    if budget is not None and spent >= budget:
-        raise BudgetExhausted("The quota of this account is used up. Contact your provider.")
+    if budget is not None and spent > budget:
+        raise BudgetExhausted(
+            "This request needs more quota than this account has left. Contact your provider."
+        )
 
 
-class ConcurrencyLimit:
-    """Bounds requests in flight, in total and per tenant; used from one event loop."""
+class Places:
+    """Bounds what requests hold at once, per tenant and in total; used from one event loop."""
 
-    def __init__(self, *, total: int, per_tenant: int) -> None:
-        """Allow `total` requests at once, and `per_tenant` of each tenant."""
+    def __init__(self, *, total: int, per_tenant: int, bytes_per_tenant: int) -> None:
+        """Set the bounds.
+
+        Args:
+            total: requests that work at once.
+            per_tenant: requests of one tenant, from before their bodies are read.
+            bytes_per_tenant: body bytes that one tenant's requests hold together.
+        """
         self._total = total
         self._per_tenant = per_tenant
+        self._bytes_per_tenant = bytes_per_tenant
         self._running: Counter[str] = Counter()
+        self._bytes: Counter[str] = Counter()
         self._count = 0
 
     @contextmanager
-    def admitted(self, tenant: str) -> Iterator[None]:
-        """Hold one of a tenant's places, from before its body is read.
+    def admitted(self, tenant: str, size: int) -> Iterator[None]:
+        """Hold one of a tenant's places and room for a body of `size` bytes.
 
         Raises:
-            ThrottledError: the tenant's places are taken; the client may retry shortly.
+            ThrottledError: there is no place or no room; the client may retry shortly.
         """
-        if self._running[tenant] >= self._per_tenant:
+        crowded = self._running[tenant] >= self._per_tenant
+        held = self._bytes[tenant]
+        # One request always fits, so that no limit can lock a tenant out.
+        if crowded or (held and held + size > self._bytes_per_tenant):
             raise _busy()
         self._running[tenant] += 1
+        self._bytes[tenant] += size
         try:
             yield
         finally:
             self._running[tenant] -= 1
+            self._bytes[tenant] -= size
             if not self._running[tenant]:
-                del self._running[tenant]
+                del self._running[tenant], self._bytes[tenant]
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -80,6 +98,46 @@ class ConcurrencyLimit:
             yield
         finally:
             self._count -= 1
+
+
+class Allowance:
+    """Bounds a resource that requests hold for a moment; waiters are served in order."""
+
+    def __init__(self, total: int) -> None:
+        """Allow `total` units at once."""
+        self._total = total
+        self._used = 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def hold(self, units: int) -> AsyncIterator[None]:
+        """Wait for `units` (at most the total) and hold them."""
+        units = min(units, self._total)
+        if self._waiting or self._used + units > self._total:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append((units, turn))
+            try:
+                await turn
+            except BaseException:
+                if turn.done() and not turn.cancelled():
+                    self._give_back(units)
+                else:
+                    self._waiting.remove((units, turn))
+                raise
+        else:
+            self._used += units
+        try:
+            yield
+        finally:
+            self._give_back(units)
+
+    def _give_back(self, units: int) -> None:
+        self._used -= units
+        while self._waiting and self._used + self._waiting[0][0] <= self._total:
+            wanted, turn = self._waiting.popleft()
+            if not turn.cancelled():
+                self._used += wanted
+                turn.set_result(None)
 
 
 def _busy() -> ThrottledError:

@@ -8,10 +8,13 @@ sketches, and switching back finds the old ones.
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tollkeeper.errors import ConfigurationError
+
+_log = logging.getLogger("tollkeeper.pools")
 
 
 def pool_key(pool: str, fingerprint: str) -> str:
@@ -28,12 +31,14 @@ class Deployment:
         dim: its width.
         profile: the guard profile.
         fingerprint: of the guard.
+        spec: what the operator named as encoder; empty in files of older versions.
     """
 
     model: str
     dim: int
     profile: str
     fingerprint: str
+    spec: str = ""
 
     def save(self, data_dir: Path) -> None:
         """Write `deployment.json`.
@@ -64,3 +69,41 @@ class Deployment:
             raise ConfigurationError(
                 f"cannot read {path}: {error}; start the server once"
             ) from error
+
+
+def check_unchanged(previous: Deployment | None, now: Deployment, *, accepted: bool) -> None:
+    """Return if a start changes no tenant's space behind the operator's back.
+
+    Naming another encoder or profile is a wish, and is logged. The same names that lead
+    to another model or guard are most likely a file or an upstream that was replaced.
+
+    Args:
+        previous: what the data directory served last; None on a first start.
+        now: what is about to be served.
+        accepted: the operator agreed to any change.
+
+    Raises:
+        ConfigurationError: the same encoder and profile have become another guard.
+    """
+    if previous is None or _identity(previous) == _identity(now):
+        return
+    renamed = bool(previous.spec) and previous.spec != now.spec
+    # Files of older versions do not hold the SPEC: there another model may be a wish.
+    unknown = not previous.spec and (previous.model, previous.dim) != (now.model, now.dim)
+    if accepted or renamed or unknown or previous.profile != now.profile:
+        _log.warning("guard.changed model=%s profile=%s", now.model, now.profile)
+        return
+    raise ConfigurationError(
+        f"encoder {now.spec!r} with profile {now.profile!r} was {_in_words(previous)} and is now "
+        f"{_in_words(now)}: every tenant's space changes, so stored documents must be embedded "
+        "again, and coverage, spend and budgets start anew; restore the former model and "
+        "calibration, or pass --accept-new-guard if this is intended"
+    )
+
+
+def _identity(deployment: Deployment) -> tuple[str, int, str]:
+    return deployment.model, deployment.dim, deployment.fingerprint
+
+
+def _in_words(deployment: Deployment) -> str:
+    return f"{deployment.model} ({deployment.dim} wide, guard {deployment.fingerprint})"

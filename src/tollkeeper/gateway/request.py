@@ -60,7 +60,7 @@ class Limits:
     max_request_tokens: int = 300_000
     max_image_bytes: int = 8 * 2**20
     max_image_pixels: int = 2**24
-    max_request_pixels: int = 2**25
+    max_request_pixels: int = 2**24
 
 
 @dataclass(frozen=True, slots=True)

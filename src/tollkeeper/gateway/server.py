@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, cast
@@ -28,7 +29,7 @@ from tollkeeper.gateway.calibrations import calibration_for
 from tollkeeper.gateway.engine import Engine
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.operator import Operator, Store
-from tollkeeper.gateway.policy import ConcurrencyLimit
+from tollkeeper.gateway.policy import Places
 from tollkeeper.gateway.pools import Deployment
 from tollkeeper.gateway.service import Service
 from tollkeeper.gateway.settings import Settings
@@ -37,6 +38,7 @@ from tollkeeper.guard.guard import Guard
 from tollkeeper.ledger.open import open_ledger
 
 STANDING_POLL_S = 0.4
+ENGINE_STOP_S = 5.0
 _log = logging.getLogger("tollkeeper.server")
 
 
@@ -57,6 +59,7 @@ def open_stores(settings: Settings, *, clock: Callable[[], float]) -> Stores:
         LedgerError: the ledger is damaged.
     """
     given = settings.master_key.get_secret_value() if settings.master_key else None
+    _refuse_missing_key(settings, given)
     master = secrets.master_key(settings.data_dir, given)
     store = cast("Store", open_ledger(settings.ledger_url))
     fingerprint = keys.derive(master, "master-key-fingerprint", length=8).hex()
@@ -69,6 +72,17 @@ def open_stores(settings: Settings, *, clock: Callable[[], float]) -> Stores:
         )
     pepper = keys.derive(master, "api-keys")
     return Stores(store, KeyRing(store, pepper=pepper, clock=clock), master)
+
+
+def _refuse_missing_key(settings: Settings, given: str | None) -> None:
+    """A ledger without its master key must not get a new one: every answer would change."""
+    path = settings.data_dir / "master.key"
+    ledger = settings.data_dir / "ledger.sqlite3"
+    if given is None and not path.exists() and settings.ledger is None and ledger.exists():
+        raise ConfigurationError(
+            f"{path} is missing, but {ledger} was made with it: restore it from a backup, or "
+            "move the ledger away to start anew with new keys and new answers"
+        )
 
 
 def make_guard(settings: Settings, *, master: bytes, encoder: Encoder) -> Guard:
@@ -130,7 +144,13 @@ class Gateway:
         clock: Callable[[], float],
         rng: np.random.Generator,
     ) -> None:
-        """Assemble; nothing runs before `start`."""
+        """Assemble; nothing runs before `start`.
+
+        Raises:
+            ConfigurationError: settings do not fit the encoder.
+            LedgerError: the ledger is damaged.
+        """
+        stores.store.check()
         metrics = Metrics()
         guard = make_guard(settings, master=stores.master, encoder=encoder)
         self.service = Service(
@@ -158,12 +178,13 @@ class Gateway:
             stores.keyring,
             models=models,
             limits=limits,
-            concurrency=ConcurrencyLimit(
-                total=settings.max_concurrency, per_tenant=settings.max_tenant_concurrency
+            places=Places(
+                total=settings.max_concurrency,
+                per_tenant=settings.max_tenant_concurrency,
+                bytes_per_tenant=4 * settings.max_body_bytes,
             ),
             metrics=metrics,
-            # Cheap, because anyone may ask; `check` reads the whole file.
-            ready=stores.store.standing_version,
+            ready=self._ready,
             body_timeout_s=settings.body_timeout_s,
         )
         deployment = Deployment(encoder.name, encoder.dim, settings.profile, guard.fingerprint)
@@ -182,6 +203,8 @@ class Gateway:
             ),
         )
         self._watcher: asyncio.Task[None] | None = None
+        # A thread of its own, so that no burst of large requests can delay a revocation.
+        self._keeper = ThreadPoolExecutor(1, thread_name_prefix="tollkeeper-keeper")
 
     async def start(self) -> None:
         """Start the engine and the watch on keys and tenants."""
@@ -189,22 +212,29 @@ class Gateway:
         self._watcher = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
-        """Finish what was charged, then close the ledger."""
+        """Finish what was charged, then close the ledger; call when no request is left."""
         if self._watcher is not None:
             self._watcher.cancel()
             with suppress(asyncio.CancelledError):
                 await self._watcher
-        await self.engine.stop()
-        await asyncio.to_thread(self.store.close)
+        await self.engine.stop(ENGINE_STOP_S)
         close = getattr(self.service.encoder, "close", None)
         if close is not None:
             await asyncio.to_thread(close)
+        self._keeper.shutdown()
+        await asyncio.to_thread(self.store.close)
+
+    async def _ready(self) -> None:
+        """Raise unless the ledger can be read; cheap, because anyone may ask."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._keeper, self.store.standing_version)
 
     async def _watch(self) -> None:
         """Notice new and revoked keys and changed tenants, whoever changed them."""
+        loop = asyncio.get_running_loop()
         while True:
             try:
-                await asyncio.to_thread(self.keyring.refresh)
+                await loop.run_in_executor(self._keeper, self.keyring.refresh)
             except TollkeeperError as error:
                 _log.warning("standing.unreadable error=%s", error)
             await asyncio.sleep(STANDING_POLL_S)

@@ -18,16 +18,16 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from tollkeeper.encoders.base import Encoder, MeasuresUsage, checked
+from tollkeeper.encoders.base import Encoder
 from tollkeeper.errors import (
+    BudgetExhausted,
     ConflictError,
-    EncoderError,
-    InputError,
     LedgerError,
-    RequestError,
     TollkeeperError,
 )
-from tollkeeper.gateway.asks import Answer, Ask, Charge
+from tollkeeper.gateway.asks import Answer, Ask, Charge, Tally
+from tollkeeper.gateway.backlog import Piece
+from tollkeeper.gateway.embedder import Embedder
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.policy import check_budget
 from tollkeeper.gateway.pools import pool_key
@@ -105,6 +105,7 @@ class Service:
             key_version: version of the tenants' transform keys.
         """
         self.encoder = encoder
+        self.embedder = Embedder(encoder, metrics)
         self.guard = guard
         self.ledger = ledger
         self.metrics = metrics
@@ -117,68 +118,16 @@ class Service:
         self._in_flight: dict[str, Future[Entry]] = {}
         self._lock = threading.Lock()
         self._fingerprint = guard.fingerprint
-        # Asking a protocol is slow, so it is asked once.
-        self._measure = encoder.embed_measured if isinstance(encoder, MeasuresUsage) else None
 
     # -- step 1 ------------------------------------------------------------------
 
     def check(self, ask: Ask) -> None:
-        """Refuse what cannot be answered, before it costs anything.
+        """Refuse what the encoder cannot take, before it costs anything.
 
         Raises:
             InputError: wrong modality or too many dimensions.
-            BudgetExhausted: the pool is known to have spent its budget; `charge` has the
-                last word.
         """
-        head = self._heads.get(self._pool(ask))
-        if head is not None:
-            check_budget(head.spent, ask.account.budget)
-        if ask.modality not in self.encoder.accepts:
-            raise InputError(_wrong_modality(ask.modality, self.encoder), param="input")
-        if ask.dimensions is not None and ask.dimensions > self.encoder.dim:
-            raise InputError(
-                f"expected dimensions of at most {self.encoder.dim} for {self.encoder.name}, "
-                f"got {ask.dimensions}",
-                param="dimensions",
-            )
-
-    def embed(self, asks: Sequence[Ask]) -> list[TollkeeperError | None]:
-        """Fill in the clean embeddings of asks of one modality, in one encoder call.
-
-        Returns:
-            For each ask None, or the error to give instead of an answer. A bad input of
-            one ask does not touch the others.
-        """
-        try:
-            self._embed_together(asks)
-        except TollkeeperError as error:
-            if len(asks) == 1:
-                return [error]
-            return [outcome for ask in asks for outcome in self.embed([ask])]
-        return [None] * len(asks)
-
-    def _embed_together(self, asks: Sequence[Ask]) -> None:
-        inputs = asks[0].inputs if len(asks) == 1 else tuple(i for ask in asks for i in ask.inputs)
-        started = time.perf_counter()
-        try:
-            if self._measure is not None:
-                embeddings, tokens = self._measure(inputs)
-            else:
-                embeddings = self.encoder.embed(inputs)
-                tokens = np.ones(len(inputs), np.int64)
-        except (RequestError, EncoderError):
-            raise
-        except Exception as error:
-            raise EncoderError(f"the encoder raised {type(error).__name__}: {error}") from error
-        finally:
-            self.metrics.encoder_seconds.observe(time.perf_counter() - started)
-        embeddings = checked(embeddings, n=len(inputs), dim=self.encoder.dim)
-        start = 0
-        for ask in asks:
-            stop = start + len(ask.inputs)
-            ask.embeddings = embeddings[start:stop]
-            ask.tokens = int(tokens[start:stop].sum())
-            start = stop
+        self.embedder.check(ask)
 
     # -- step 2 ------------------------------------------------------------------
 
@@ -217,11 +166,6 @@ class Service:
         """Admit asks of one account and width in one guard call; updates `head` and `charge`."""
         account = asks[0].account
         charge.asks.extend(asks)
-        try:
-            check_budget(head.spent, account.budget)
-        except TollkeeperError as error:
-            charge.answers.extend([error] * len(asks))
-            return
         items = [item for ask in asks for item in ask.inputs]
         clean = _stack([ask.embeddings for ask in asks])
         key = self.guard.tenant_key(account.tenant, version=self._key_version)
@@ -235,10 +179,15 @@ class Service:
             dimensions=asks[0].dimensions,
         )
         self.metrics.guard_seconds.observe(time.perf_counter() - started)
-        self.metrics.inputs.labels(asks[0].modality).inc(len(items))
-        self.metrics.charged.inc(verdict.charge)
-        self.metrics.noised.inc(int(np.count_nonzero(verdict.noise_scale)))
-        self.metrics.coverage.observe(verdict.coverage)
+        try:
+            check_budget(head.spent + verdict.charge, account.budget)
+        except BudgetExhausted as error:
+            charge.answers.extend([error] * len(asks))
+            return
+        noised = int(np.count_nonzero(verdict.noise_scale))
+        charge.tallies.append(
+            Tally(asks[0].modality, len(items), verdict.charge, noised, verdict.coverage)
+        )
         head.sketch = verdict.sketch
         outgoing = self._clean(clean, asks[0].dimensions) if self._shadow else verdict.embeddings
         start = 0
@@ -293,9 +242,8 @@ class Service:
     def _head(self, pool: str) -> _Head:
         """Return the newest state of a pool, after its commit in flight has settled."""
         pending = self._in_flight.pop(pool, None)
-        failed = pending is not None and _failure(pending) is not None
         head = self._heads.get(pool)
-        if failed and head is not None:
+        if pending is not None and head is not None and _failure(pending) is not None:
             head.unsaved = True
         if head is not None and not head.unsaved:
             return _Head(head.version, head.sketch, head.spent)
@@ -326,7 +274,9 @@ class Service:
         """
         failure = None if charge.future is None else _failure(charge.future)
         if failure is None:
+            self._count(charge)
             return charge.answers, []
+        self._forget(charge)
         if isinstance(failure, ConflictError) and charge.asks[0].attempts < MAX_ATTEMPTS:
             self.metrics.conflicts.inc()
             for ask in charge.asks:
@@ -335,8 +285,27 @@ class Service:
         policy = "open" if self._open else "closed"
         self.metrics.fallbacks.labels("ledger", policy).inc()
         if self._open:
+            self._count(charge)
             return charge.answers, []
         return [failure] * len(charge.asks), []
+
+    def _count(self, charge: Charge) -> None:
+        for tally in charge.tallies:
+            self.metrics.inputs.labels(tally.modality).inc(tally.inputs)
+            self.metrics.charged.inc(tally.charged)
+            self.metrics.noised.inc(tally.noised)
+            self.metrics.coverage.observe(tally.coverage)
+
+    def _forget(self, charge: Charge) -> None:
+        """After a failed commit: what it would have stored is not the pool's state."""
+        if charge.submission is None:
+            return
+        pool = charge.submission.pool
+        with self._lock:
+            if self._in_flight.get(pool) is charge.future:
+                del self._in_flight[pool]
+                head = self._heads[pool]
+                head.unsaved = True
 
     def answer(self, ask: Ask) -> Answer:
         """Take one request through all steps and wait for durability.
@@ -346,7 +315,7 @@ class Service:
                 ledger itself failed while storing.
         """
         self.check(ask)
-        (error,) = self.embed([ask])
+        (error,) = self.embedder.embed([Piece(ask, slice(0, len(ask.inputs)))])
         if error is not None:
             raise error
         pending = [ask]
@@ -369,10 +338,14 @@ def truncate(embeddings: Embeddings, dimensions: int) -> Embeddings:
 
 
 def _alike(asks: Sequence[Ask]) -> Iterable[list[Ask]]:
-    """Group asks that one guard call can answer: same tenant, same width."""
-    groups: dict[tuple[str, int | None], list[Ask]] = {}
+    """Group asks that one guard call can answer: same tenant, same width.
+
+    Asks with a budget stay alone, so that each meets the spend of those before it.
+    """
+    groups: dict[tuple[str, int | None, int], list[Ask]] = {}
     for ask in asks:
-        groups.setdefault((ask.account.tenant, ask.dimensions), []).append(ask)
+        alone = id(ask) if ask.account.budget is not None else 0
+        groups.setdefault((ask.account.tenant, ask.dimensions, alone), []).append(ask)
     return groups.values()
 
 
@@ -387,13 +360,3 @@ def _failure(future: Future[Entry]) -> TollkeeperError | None:
     if error is None or isinstance(error, TollkeeperError):
         return error
     return LedgerError(f"the ledger failed with {type(error).__name__}")
-
-
-def _wrong_modality(modality: str, encoder: Encoder) -> str:
-    takes = " or ".join(sorted(encoder.accepts))
-    if modality == "tokens":
-        return (
-            f"{encoder.name} takes {takes}, not token ids: send strings. "
-            "In langchain-openai set check_embedding_ctx_length=False."
-        )
-    return f"{encoder.name} takes {takes}, got {modality}"

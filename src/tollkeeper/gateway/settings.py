@@ -40,6 +40,8 @@ class Settings(BaseSettings):
     data_dir: Path = Path("tollkeeper-data")
     ledger: str | None = Field(default=None, description="ledger URL; default: SQLite in data_dir")
 
+    retention_days: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
     encoder: str = "builtin:text"
     encoder_threads: int = Field(default=1, ge=1, le=256)
     model_aliases: tuple[str, ...] = ()
@@ -49,6 +51,7 @@ class Settings(BaseSettings):
 
     profile: str = "recommended"
     calibration: Path | None = None
+    accept_new_guard: bool = False
     key_version: int = Field(default=1, ge=1)
     shadow: bool = False
     on_ledger_failure: Literal["closed", "open"] = "closed"

@@ -113,15 +113,19 @@ class Gaussian:
 class RotatedPlanes:
     """Some axes of the rotation H P H D: secret signs, Hadamard groups, a secret choice.
 
-    Each plane's normal has 256 entries of equal size and secret sign at secret places.
-    Each row is one product of fixed shape, so it is rounded alike in every batch.
+    Each second-round group takes at most one coordinate of each first-round group, so each
+    plane's normal has 256 entries of size 1/16 and secret sign, and zeros elsewhere. Where 16
+    does not divide d, the last first-round group is padded, and normals that use it have d mod
+    16 entries there instead of 16. Each row is one product of fixed shape, so it is rounded
+    alike in every batch.
 
     Source: the structured rotations of Andoni et al., "Practical and Optimal LSH for
     Angular Distance", NeurIPS 2015, section 4, with Hadamard groups of 16.
 
     Attributes:
         signs: (d',) float32 of 1 and -1, d' being d rounded up to whole groups.
-        order: (h',) which mixed coordinates go on, h' being h rounded up to whole groups.
+        order: (h',) which mixed coordinates go on, h' being h rounded up to whole groups;
+            16 neighbors make a second-round group.
         thresholds: (h,) float32.
     """
 
@@ -163,11 +167,38 @@ class Rotated:
         coins = np.unpackbits(
             draws.integers(derive(key, "plane-signs"), -(-width // 8), bits=8), count=width
         )
-        order = draws.permutation(derive(key, "plane-order"), dim)[:places].astype(np.intp)
+        order = _order(key, sources=width // _SIDE, groups=places // _SIDE)
         bare = RotatedPlanes(1 - 2 * coins.astype(np.float32), order, np.zeros(count, np.float32))
         matrix = bare.project(np.eye(dim, dtype=np.float32))
         thresholds = _thresholds(calibration, matrix, centered=centered)
         return RotatedPlanes(bare.signs, order, thresholds)
+
+
+def _order(key: bytes, *, sources: int, groups: int) -> NDArray[np.intp]:
+    """Choose which coordinates go on after the first round.
+
+    Each second-round group takes one coordinate of each of the 16 least used first-round
+    groups, ties being broken at random; so no first-round group is used more than once more
+    than another, and all are used if there are at most 16 * `groups`.
+
+    Args:
+        key: of these planes.
+        sources: first-round groups, at least 16 and at least `groups`.
+        groups: second-round groups.
+
+    Returns:
+        (16 * groups,) distinct coordinates, second-round group by group.
+    """
+    ties = draws.integers(derive(key, "plane-groups"), groups * sources, bits=64)
+    tickets = draws.integers(derive(key, "plane-places"), sources * _SIDE, bits=64)
+    places = np.argsort(tickets.reshape(sources, _SIDE), axis=1, kind="stable")
+    uses = np.zeros(sources, np.intp)
+    order = np.empty((groups, _SIDE), np.intp)
+    for group, tie in enumerate(ties.reshape(groups, sources)):
+        chosen = np.lexsort((tie, uses))[:_SIDE]
+        order[group] = chosen * _SIDE + places[chosen, uses[chosen]]
+        uses[chosen] += 1
+    return order.ravel()
 
 
 def _thresholds(

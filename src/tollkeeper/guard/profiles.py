@@ -109,7 +109,7 @@ RECOMMENDED: Final = Profile(
     # .25, .84 at .5 and .25 at 2: paying starts softly, and bites within a few levels. Step:
     # eight doublings up to coverage .94, where the same crawl is after 15,000 queries.
     # Ceiling: 16 feature std, where recall@10 is chance.
-    price=Geometric(knee=0.80, first=0.125, step=0.02, levels=8),
+    price=Geometric(knee=0.82, first=0.125, step=0.02, levels=8),
     in_feature_std=True,
     noise=Keyed(),
     keeps_norm=True,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Self
+from typing import Final, Self
 
 from tollkeeper.errors import ConflictError, LedgerError
 from tollkeeper.ledger.base import Submission
@@ -14,16 +15,22 @@ from tollkeeper.ledger.commits import Commit, new_commit, settle
 from tollkeeper.ledger.rows import key_row, number, row_record, row_tenant, tenant_row
 from tollkeeper.types import Entry, KeyInfo, Record, Tenant
 
+MAX_RECORDS: Final = 100_000
+"""A process that serves for weeks must not fill its memory with records."""
+
 
 class MemoryLedger:
-    """A ledger that forgets everything when the process ends."""
+    """A ledger that forgets everything when the process ends.
+
+    It keeps the `MAX_RECORDS` records stored last; totals and sketches lose nothing.
+    """
 
     def __init__(self) -> None:
         """Start empty."""
         self._lock = threading.Lock()
         self._closed = False
         self._entries: dict[str, Entry] = {}
-        self._records: list[Record] = []
+        self._records: deque[Record] = deque(maxlen=MAX_RECORDS)
         self._tenants: dict[str, Tenant] = {}
         self._keys: dict[str, KeyInfo] = {}
         self._standing = 0
@@ -94,7 +101,7 @@ class MemoryLedger:
             self._must_be_open()
             kept = [record for record in self._records if record.at >= before]
             deleted = len(self._records) - len(kept)
-            self._records = kept
+            self._records = deque(kept, maxlen=MAX_RECORDS)
             return deleted
 
     def check(self) -> None:

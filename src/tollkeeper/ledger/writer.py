@@ -83,9 +83,10 @@ class GroupWriter:
     def close(self) -> None:
         """Write what waits, then close the connection; idempotent."""
         with self._lock:
-            self._closed = True
-        self._write()
+            self._closed = True  # from here on nobody adds a job
         with self._writing:
+            while self._waiting:
+                self._write_group()
             self._connection.close()
 
     def _write(self) -> None:

@@ -11,18 +11,24 @@ from typing import Any
 
 import numpy as np
 
-from tollkeeper.encoders.base import Encoder
+from tollkeeper.encoders.base import Encoder, RowsIndependent
 from tollkeeper.errors import ConflictError
 from tollkeeper.guard.guard import Guard
 from tollkeeper.ledger.base import Ledger
 from tollkeeper.types import Embeddings, Record, Sketch
 
 ROUND_OFF = 1e-4
-"""Relative slack between batch sizes: matrix kernels add in another order for each."""
+"""Relative slack between batch sizes of an encoder that does not declare `rows_independent`."""
+
+CROWD = 40
+"""Inputs in the large batch that an encoder has to stand that does declare it."""
 
 
 def check_encoder(encoder: Encoder, inputs: Sequence[Any]) -> None:
     """Check what every `Encoder` promises, on inputs it accepts.
+
+    One that declares `rows_independent` must give each input the same bytes alone, in the
+    batch, and in a batch of `CROWD`; any other one may differ by `ROUND_OFF`.
 
     Args:
         encoder: the encoder under test.
@@ -39,12 +45,26 @@ def check_encoder(encoder: Encoder, inputs: Sequence[Any]) -> None:
     assert embeddings.dtype == np.float32, f"expected float32, got {embeddings.dtype}"
     assert np.isfinite(embeddings).all(), "expected finite embeddings"
     assert np.array_equal(encoder.embed(inputs), embeddings), "the same batch gave another answer"
-    slack = ROUND_OFF * float(np.abs(embeddings).max())
     alone = np.concatenate([encoder.embed(inputs[i : i + 1]) for i in range(len(inputs))])
+    slack = ROUND_OFF * float(np.abs(embeddings).max())
     assert np.allclose(alone, embeddings, rtol=0, atol=slack), (
         "an input must get the same answer alone and at its place in a batch"
     )
+    if isinstance(encoder, RowsIndependent) and encoder.rows_independent:
+        _check_bytes(encoder, inputs, embeddings, alone)
     assert encoder.embed(inputs[:0]).shape == (0, encoder.dim), "no input must give no embedding"
+
+
+def _check_bytes(
+    encoder: Encoder, inputs: Sequence[Any], embeddings: Embeddings, alone: Embeddings
+) -> None:
+    """Check that (n, d) rows have the same bytes alone, together and among many."""
+    places = [place % len(inputs) for place in range(max(CROWD, len(inputs)))]
+    crowd = encoder.embed([inputs[place] for place in places])
+    for answers, rows in ((embeddings, alone), (crowd, alone[places])):
+        assert answers.tobytes() == rows.tobytes(), (
+            f"rows_independent promises the same bytes alone and in a batch of {len(rows)}"
+        )
 
 
 def check_coverage_laws(guard: Guard, embeddings: Embeddings, *, key: bytes, seed: int = 0) -> None:

@@ -29,6 +29,7 @@ class HashEncoder:
     """
 
     accepts: frozenset[Modality] = frozenset({"text", "tokens", "image"})
+    rows_independent: bool = True
 
     def __init__(self, dim: int) -> None:
         """Make an encoder of width `dim`, named `hash-<dim>`.
