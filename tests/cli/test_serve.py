@@ -163,6 +163,7 @@ def test_wrong_settings_are_one_line(
 
 def test_a_damaged_ledger_is_one_line(tmp_path: Path, cli: Callable[..., Any]) -> None:
     """A file that is no ledger ends the start with status 2 and one line that names it."""
+    cli("keys", "create", "--tenant", "acme", "--data-dir", tmp_path)
     (tmp_path / "ledger.sqlite3").write_bytes(b"not a database at all" * 100)
     failed = cli("serve", "--port", "0", "--data-dir", tmp_path)
     assert (failed.status, failed.out) == (2, "")

@@ -206,7 +206,7 @@ def test_another_master_key_is_refused(tmp_path: Path) -> None:
         server.open_stores(elsewhere, clock=lambda: 0.0)
 
 
-@pytest.mark.parametrize("inputs", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("inputs", [0, -1, float("nan")])
 def test_grants_are_positive(parts: Any, inputs: float) -> None:
     """A grant of nothing is refused."""
     with pytest.raises(ConfigurationError):
@@ -221,3 +221,26 @@ def test_unknown_names(parts: Any) -> None:
             act("nobody")
     with pytest.raises(UnknownNameError):
         operator.link("a", "nobody")
+
+
+def test_budgets_survive_linking(parts: Any) -> None:
+    """A tenant that joins a busy pool keeps what was left of its budget; so does the other."""
+    gateway, operator = parts
+    asks(gateway, "a", "a", [f"a{i}" for i in range(9)])
+    asks(gateway, "b", "b", ["b0", "b1"])
+    spent = {name: operator.tenant(name).spent for name in "ab"}
+    operator.grant("a", 5)
+    operator.grant("b", 3)
+    operator.link("a", "b")
+    joint = operator.tenant("a").spent
+    assert joint == spent["a"] + spent["b"]
+    assert operator.tenant("a").budget == joint + 5
+    assert operator.tenant("b").budget == joint + 3
+
+
+def test_a_budget_can_be_taken_away(parts: Any) -> None:
+    """Granting without end leaves a tenant without a budget."""
+    _, operator = parts
+    operator.grant("a", 5)
+    operator.grant("a", float("inf"))
+    assert operator.tenant("a").budget is None

@@ -97,3 +97,11 @@ def test_misspelled_and_malformed_variables(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("TOLLKEEPER_MODEL_ALIASES", "a,b")
     with pytest.raises(ConfigurationError, match="model_aliases"):
         load()
+
+
+def test_a_mask_is_no_secret(tmp_path: Path) -> None:
+    """What `config show` prints in a secret's place cannot become the secret."""
+    config = tmp_path / "t.yaml"
+    config.write_text("admin_token: '**********'\n")
+    with pytest.raises(ConfigurationError, match="admin_token is a mask"):
+        load(config)

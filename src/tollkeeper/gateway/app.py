@@ -20,6 +20,7 @@ from tollkeeper.errors import (
     AuthenticationError,
     EncoderError,
     ModelNotFoundError,
+    RefusalError,
     RequestError,
 )
 from tollkeeper.gateway import wire
@@ -129,7 +130,7 @@ class DataPlane:
                 # Only a shutdown that took too long cancels requests.
                 reply = _error_reply(EncoderError("the server is shutting down"))
             except Exception as error:  # noqa: BLE001 - every failure becomes a reply
-                if not isinstance(error, (RequestError, AuthenticationError)):
+                if not isinstance(error, (RequestError, RefusalError)):
                     _report(error, request_id)
                 reply = _error_reply(error)
             await _send(send, reply, request_id, head_only=scope["method"] == "HEAD")

@@ -142,15 +142,17 @@ class Operator:
     def grant(self, name: str, inputs: float) -> None:
         """Set a tenant's hard budget to what it has spent plus `inputs` more.
 
+        Infinity takes the budget away.
+
         Raises:
-            ConfigurationError: `inputs` is not positive and finite.
+            ConfigurationError: `inputs` is not positive.
             UnknownNameError: there is no such tenant.
         """
-        if not 0 < inputs < math.inf:
+        if not inputs > 0:
             raise ConfigurationError(f"expected a positive number of inputs, got {inputs}")
         tenant = self._find(name)
-        spent = self._read(tenant).spent
-        self._store.update_tenant(replace(tenant, budget=spent + inputs))
+        budget = None if inputs == math.inf else self._read(tenant).spent + inputs
+        self._store.update_tenant(replace(tenant, budget=budget))
 
     def link(self, first: str, second: str) -> None:
         """Charge two tenants, and all linked to the second, on the first one's pool.
@@ -166,6 +168,7 @@ class Operator:
             ConflictError: the pool was busy for too long; link again.
         """
         one, other = self._find(first), self._find(second)
+        left = self._budgets_left({one.pool, other.pool})
         if one.pool != other.pool:
             # Before the move, so that nobody is ever charged on less than the union.
             self._unite(other.pool, one.pool, moved=False)
@@ -180,6 +183,18 @@ class Operator:
         for tenant in self._store.tenants():
             if tenant.pool == one.pool != tenant.name:
                 self._unite(tenant.name, one.pool, moved=True)
+        # Each tenant keeps what was left of its budget, counted from the joint spend.
+        for name, inputs in left.items():
+            tenant = self._find(name)
+            self._store.update_tenant(replace(tenant, budget=self._read(tenant).spent + inputs))
+
+    def _budgets_left(self, pools: set[str]) -> dict[str, float]:
+        """Return how many inputs each tenant of some pools may still be charged."""
+        return {
+            tenant.name: max(0.0, tenant.budget - self._read(tenant).spent)
+            for tenant in self._store.tenants()
+            if tenant.pool in pools and tenant.budget is not None
+        }
 
     def _unite(self, old: str, new: str, *, moved: bool) -> None:
         """Add to the pool `new` what the pool `old` holds and no link has added yet.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import math
 import signal
@@ -30,7 +31,7 @@ from tollkeeper.gateway.engine import Engine
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.operator import Operator, Store
 from tollkeeper.gateway.policy import Places
-from tollkeeper.gateway.pools import Deployment
+from tollkeeper.gateway.pools import Deployment, check_unchanged
 from tollkeeper.gateway.service import Service
 from tollkeeper.gateway.settings import Settings
 from tollkeeper.guard import keys, profiles
@@ -38,6 +39,7 @@ from tollkeeper.guard.guard import Guard
 from tollkeeper.ledger.open import open_ledger
 
 STANDING_POLL_S = 0.4
+PRUNE_TURNS = 9000  # old records go once an hour
 ENGINE_STOP_S = 5.0
 _log = logging.getLogger("tollkeeper.server")
 
@@ -187,11 +189,17 @@ class Gateway:
             ready=self._ready,
             body_timeout_s=settings.body_timeout_s,
         )
-        deployment = Deployment(encoder.name, encoder.dim, settings.profile, guard.fingerprint)
+        deployment = Deployment(
+            encoder.name, encoder.dim, settings.profile, guard.fingerprint, settings.encoder
+        )
+        previous = Deployment.load(settings.data_dir)
+        check_unchanged(previous, deployment, accepted=settings.accept_new_guard)
         deployment.save(settings.data_dir)
         token = settings.admin_token.get_secret_value() if settings.admin_token else None
+        self._operator = Operator(stores.store, stores.keyring, deployment, clock=clock)
+        self._retention_days = settings.retention_days
         self.admin_plane = create_admin_app(
-            Operator(stores.store, stores.keyring, deployment, clock=clock),
+            self._operator,
             metrics=metrics,
             token=secrets.admin_token(settings.data_dir, token),
             document=openapi.document(
@@ -232,11 +240,13 @@ class Gateway:
     async def _watch(self) -> None:
         """Notice new and revoked keys and changed tenants, whoever changed them."""
         loop = asyncio.get_running_loop()
-        while True:
+        for turn in itertools.count():
             try:
                 await loop.run_in_executor(self._keeper, self.keyring.refresh)
+                if self._retention_days is not None and turn % PRUNE_TURNS == 0:
+                    await asyncio.to_thread(self._operator.prune, self._retention_days)
             except TollkeeperError as error:
-                _log.warning("standing.unreadable error=%s", error)
+                _log.warning("ledger.unreadable error=%s", error)
             await asyncio.sleep(STANDING_POLL_S)
 
 

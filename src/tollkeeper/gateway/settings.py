@@ -104,6 +104,11 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
     given = {name: value for name, value in flags.items() if value is not None}
     from_file = _read_yaml(config) if config is not None else {}
     _refuse_unknown_variables(os.environ)
+    for name, value in {**from_file, **given}.items():
+        if isinstance(value, str) and value and not value.strip("*"):
+            raise ConfigurationError(
+                f"wrong settings: {name} is a mask, as `config show` prints; write the secret itself"
+            )
     try:
         from_env = Settings().model_dump(exclude_unset=True)
         return Settings(**{**from_file, **from_env, **given})

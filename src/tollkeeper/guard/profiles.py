@@ -96,19 +96,25 @@ RECOMMENDED: Final = Profile(
     # As B4B, so that a sketch is 10,240 bytes and coverage compares with the paper's.
     tables=20,
     bits=12,
-    # An eighth to a half of the dense product's time, same coverage (`guard-speed`,
-    # tests/guard/test_planes.py).
+    # Fewer operations than the dense product (docs/decisions/0010), same collisions
+    # (tests/guard/test_planes.py).
     planes=Rotated(),
-    # Raw features of one orthant never spread: 45,000 diverse queries reached 10 % coverage,
-    # centered ones 70 % (small encoder, design notes on the guard).
+    # Raw features of one orthant never spread: after all of its broad traffic the built-in image
+    # encoder is at .24 raw, at .82 centered (`guard-coverage`:
+    # coverage.image.{b4b-2023,recommended}.broad.all).
     centered=True,
-    # Provisional until `guard-figures` calibrates it. Knee: one account that asks all 13,083
-    # Banking77 questions of the built-in text encoder ends at .74 (.735 to .751 over three
-    # secrets), a broad mix of news, reviews and encyclopedia passes .80 after 7,800 queries.
-    # First level: among 2,000 of those questions recall@10 is .96 at .125 feature std, .92 at
-    # .25, .84 at .5 and .25 at 2: paying starts softly, and bites within a few levels. Step:
-    # eight doublings up to coverage .94, where the same crawl is after 15,000 queries.
-    # Ceiling: 16 feature std, where recall@10 is chance.
+    # Provisional: plain coverage is close to a counter. After 1,000 distinct inputs a narrow and a
+    # broad account of the built-in text encoder are at .19 and .21, and nearly all of 31,000 broad
+    # images are free (`guard-coverage`: coverage.text.recommended.*.n1000,
+    # free_broad.image.recommended). A later experiment, `guard-figures`, will choose a better
+    # price signal. All figures below are of `guard-coverage` too.
+    # Knee: an account that asks all of Banking77 ends at .78, at most .79 over 20 secrets
+    # (coverage.text.recommended.narrow.all); a broad one asks 8,000 texts free
+    # (free_broad.text.recommended).
+    # First level and doubling: paying starts softly and bites within a few levels; recall@10
+    # falls .95, .91, .82, .61, .20, .02, then chance (recall10_at_level.text.recommended.l*).
+    # Step: the ceiling, 16 feature std, starts at coverage .96, which the broad account passes
+    # before 20,000 texts (coverage.text.recommended.broad.n20000).
     price=Geometric(knee=0.82, first=0.125, step=0.02, levels=8),
     in_feature_std=True,
     noise=Keyed(),
