@@ -37,7 +37,7 @@ def _table(result: Result) -> str:
         "",
         f"Commit `{commit}`, {hardware.get('cpu', '?')}, {hardware.get('cores', '?')} cores.",
         "",
-        "| metric | value | 95% interval | unit | better |",
+        "| metric | value | interval | unit | better |",
         "|---|---|---|---|---|",
     ]
     lines += [_row(name, metric) for name, metric in result.metrics.items()]
