@@ -77,7 +77,7 @@ class Record:
         inputs: how many inputs the request held.
         tokens: usage reported to the client.
         charge: new inputs charged.
-        coverage: fraction in [0, 1] after the request.
+        coverage: fraction in [0, 1] after the request and those gathered with it.
         noise_scale: largest noise scale of the request.
         profile: guard profile and version that decided, for example `recommended/1`.
         shadow: whether the decision was only logged.

@@ -119,11 +119,11 @@ def test_rounds_alternate_and_never_share_inputs(plans: list[dict[str, Any]]) ->
     )
     found = measure(setting, Context(0, FakeClock(), lambda *_: None))
     assert FakeServer.started == ["recommended", "none"] * 2
-    # One quiet pair for each number of inputs, then two loud ones.
-    assert [plan["distinct"] for plan in plans[:5]] == [250, 250, 83, 83, 10**8]
-    assert [plan["port"] for plan in plans[4:8]] == [0, 1, 1, 0]
+    # Two quiet pairs for each number of inputs, then two loud ones.
+    assert [plan["distinct"] for plan in plans[:9]] == [250] * 4 + [83] * 4 + [10**8]
+    assert [plan["port"] for plan in plans[8:12]] == [0, 1, 1, 0]
     firsts = [plan["first"] for plan in plans]
-    assert len(set(firsts)) == len(firsts) == 2 * 2 * (2 + 1 + 1 + 1)
+    assert len(set(firsts)) == len(firsts) == 2 * 2 * (2 + 2 + 1 + 2)
     assert {plan["connections"] for plan in plans} == {16, 1}
     assert {plan["dim"] for plan in plans} == {768, 384}
     assert found.metrics["throughput_on_over_off.n1"].value == 0.5

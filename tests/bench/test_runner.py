@@ -69,7 +69,9 @@ def test_git_is_unknown_outside_a_checkout(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_unknown_experiment_names_the_known_ones() -> None:
     """A wrong id is answered with the right ones."""
-    with pytest.raises(ConfigurationError, match="choose guard-speed, guard-coverage, gateway-overhead"):
+    with pytest.raises(
+        ConfigurationError, match="choose guard-speed, guard-coverage, gateway-overhead"
+    ):
         run("guard-sped", "smoke")
 
 
