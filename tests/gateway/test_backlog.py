@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,3 +68,13 @@ def test_abandoned_asks_are_dropped() -> None:
     half.abandoned = True
     assert [piece.ask for piece in backlog.take(256)] == [other]
     assert len(backlog) == 0
+
+
+def test_embedded_asks_share_a_group_even_if_indivisible() -> None:
+    """What needs no encoder any more is charged together: one fsync for all."""
+    backlog = Backlog(divisible=False)
+    asks = [ask(tenant, 3) for tenant in "abcabc"]
+    for one in asks:
+        one.embeddings = np.zeros((3, 2), np.float32)
+        backlog.add(one)
+    assert len(backlog.take(256)) == 6

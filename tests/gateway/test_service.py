@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tollkeeper.errors import BudgetExhausted, InputError, LedgerError
-from tollkeeper.gateway.asks import Ask
+from tollkeeper.gateway.asks import Ask, Charge
 from tollkeeper.gateway.backlog import Piece
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.pools import pool_key
@@ -24,6 +25,7 @@ from tollkeeper.guard import profiles
 from tollkeeper.guard.calibration import Calibration
 from tollkeeper.guard.guard import Guard
 from tollkeeper.ledger.base import Submission
+from tollkeeper.ledger.commits import new_commit
 from tollkeeper.ledger.memory import MemoryLedger
 from tollkeeper.ledger.sqlite import SqliteLedger
 from tollkeeper.testing.encoders import hash_encoder
@@ -367,3 +369,77 @@ def test_absurd_numbers_fail_their_own_request_only() -> None:
     )
     errors = service.embedder.embed(whole([ask("a"), ask("odd"), ask("b")]))
     assert [type(error).__name__ for error in errors] == ["NoneType", "EncoderError", "NoneType"]
+
+
+def test_callbacks_of_a_foreign_writer_do_not_deadlock(tmp_path: Path) -> None:
+    """A failing group that another thread writes cannot lock the service against itself."""
+    ledger = SqliteLedger(tmp_path / "ledger.sqlite3")
+    service = make_service(ledger)
+    entered, leave = threading.Event(), threading.Event()
+
+    def occupy(_: Any) -> None:
+        entered.set()
+        leave.wait(20)
+
+    writer = threading.Thread(target=ledger._writer.call, args=(occupy,))
+    writer.start()
+    assert entered.wait(20)
+    # Both commits wait behind the writer; P will conflict, for another process was first.
+    pools = [ask("p", who=account("P")), ask("q", who=account("Q"))]
+    service.embedder.embed(whole(pools))
+    settled: list[Any] = []
+
+    def settle(charge: Charge, _: Future[Entry]) -> None:
+        settled.append(service.settle(charge))
+
+    for charge in service.charge(pools):
+        assert charge.future is not None
+        charge.future.add_done_callback(partial(settle, charge))
+    pool = pool_key("P", service.guard.fingerprint)
+    record = Record(0.0, "P", "k", "r", "m", 1, 1, 1.0, 0.1, 0.0, "cheapest/1")
+    with ledger._writer._lock:
+        ledger._writer._waiting.insert(
+            0, new_commit(Submission(pool, [record], sketch_of(["x"]).tobytes(), 0))
+        )
+    again = [ask("q2", who=account("Q"))]
+    service.embedder.embed(whole(again))
+    second = threading.Thread(target=lambda: service.charge(again))
+    second.start()
+    leave.set()
+    writer.join(20)
+    second.join(20)
+    assert not writer.is_alive()
+    assert not second.is_alive()
+    assert len(settled) == 2
+    ledger.close()
+
+
+def test_a_failed_read_never_overwrites_a_winner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `open`, a conflict followed by a failed read keeps the other process's coverage."""
+    ledger = MemoryLedger()
+    service = make_service(ledger, on_ledger_failure="open")
+    service.answer(ask("mine"))
+    other = make_service(ledger)
+    other.answer(ask(*[f"theirs {i}" for i in range(10)]))
+    real, failures = ledger.read, [1]
+
+    def flaky(pool: str) -> Entry:
+        if failures[0]:
+            failures[0] -= 1
+            raise LedgerError("one bad read")
+        return real(pool)
+
+    monkeypatch.setattr(ledger, "read", flaky)
+    service.answer(ask("more"))
+    expected = sketch_of(["mine", "more", *[f"theirs {i}" for i in range(10)]])
+    np.testing.assert_array_equal(GUARD.load(entry(service).sketch), expected)
+
+
+def test_repeats_are_free_even_above_the_budget() -> None:
+    """A pool that others took over a tenant's budget still answers what it knows."""
+    service = make_service()
+    service.answer(ask("a", who=account("A", pool="shared", budget=3)))
+    service.answer(ask("b", "c", "d", "e", who=account("B", pool="shared")))
+    service.answer(ask("a", "b", who=account("A", pool="shared", budget=3)))
+    with pytest.raises(BudgetExhausted):
+        service.answer(ask("new", who=account("A", pool="shared", budget=3)))

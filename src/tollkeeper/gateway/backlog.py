@@ -54,17 +54,19 @@ class Backlog:
     def take(self, limit: int) -> list[Piece]:
         """Return the next pieces, at most `limit` inputs together; abandoned asks are dropped.
 
-        An indivisible ask comes alone in its call and whole, whatever its size.
+        An indivisible ask that has to be embedded comes whole, whatever its size, and is
+        the last of its group; asks that are embedded already take no room.
         """
         pieces: list[Piece] = []
         room = limit
-        while room > 0 and self._turns:
+        while room > 0 and self._turns and len(pieces) < limit:
             piece = self._next(room)
             if piece is None:
                 continue
             pieces.append(piece)
-            room -= piece.rows.stop - piece.rows.start
-            if not self._divisible:
+            if self._divisible:
+                room -= piece.rows.stop - piece.rows.start
+            elif piece.ask.embeddings is None:
                 break
         return pieces
 

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any
 
 from tollkeeper.encoders.base import Remote
-from tollkeeper.errors import LedgerError, TollkeeperError
+from tollkeeper.errors import EncoderError, LedgerError, TollkeeperError
 from tollkeeper.gateway.asks import Answer, Ask, Charge
 from tollkeeper.gateway.backlog import Backlog, Piece
 from tollkeeper.gateway.service import Service
@@ -51,6 +51,7 @@ class Engine:
             asyncio.Semaphore(encoder.concurrency) if isinstance(encoder, Remote) else None
         )
         self._running: dict[int, Ask] = {}
+        self._stopped = False
         # Only the engine's thread touches what follows.
         self._backlog = Backlog(divisible=service.embedder.shares_calls)
         self._crowded = False
@@ -71,6 +72,7 @@ class Engine:
         Args:
             timeout_s: afterwards requests that are not charged yet are given up.
         """
+        self._stopped = True
         if self._running:
             await asyncio.wait([ask.ticket for ask in self._running.values()], timeout=timeout_s)
         for ask in list(self._running.values()):
@@ -87,7 +89,7 @@ class Engine:
         Raises:
             TollkeeperError: whatever stood in the way of an answer.
         """
-        if self._loop is None:
+        if self._loop is None or self._stopped:
             raise LedgerError("the engine is not running")
         self._service.check(ask)
         ask.ticket = ticket = self._loop.create_future()
@@ -124,15 +126,19 @@ class Engine:
         loop, done = self._loop, self._loop.create_future()
 
         def work() -> None:
-            (error,) = self._service.embedder.embed([Piece(ask, slice(0, len(ask.inputs)))])
+            error: TollkeeperError | None
+            try:
+                (error,) = self._service.embedder.embed([Piece(ask, slice(0, len(ask.inputs)))])
+            except Exception as fault:  # noqa: BLE001 - whatever it was, somebody waits for it
+                error = EncoderError(f"the encoder failed: {type(fault).__name__}")
             if not loop.is_closed():
                 loop.call_soon_threadsafe(_set_result, done, error)
 
         async with self._callers:
             threading.Thread(target=work, name="tollkeeper-upstream", daemon=True).start()
-            error: TollkeeperError | None = await done
-        if error is not None:
-            raise error
+            failure: TollkeeperError | None = await done
+        if failure is not None:
+            raise failure
 
     # -- the engine's thread -----------------------------------------------------
 

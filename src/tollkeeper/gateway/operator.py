@@ -168,14 +168,17 @@ class Operator:
             ConflictError: the pool was busy for too long; link again.
         """
         one, other = self._find(first), self._find(second)
-        left = self._budgets_left({one.pool, other.pool})
         if one.pool != other.pool:
+            left = self._budgets_left({one.pool, other.pool})
             # Before the move, so that nobody is ever charged on less than the union.
             self._unite(other.pool, one.pool, moved=False)
+            joint = self._read(one).spent
+            moving = [row for row in self._store.tenants() if row.pool in {one.pool, other.pool}]
             # `other` last: until it has moved, a repeated link comes here again.
-            linked = [row for row in self._store.tenants() if row.pool == other.pool]
-            for tenant in sorted(linked, key=lambda row: row.name == second):
-                self._store.update_tenant(replace(tenant, pool=one.pool))
+            for tenant in sorted(moving, key=lambda row: row.name == second):
+                # Each keeps what was left of its budget, counted from the joint spend.
+                budget = joint + left[tenant.name] if tenant.name in left else None
+                self._store.update_tenant(replace(tenant, pool=one.pool, budget=budget))
         if not self._reader.tracks:
             return
         self._sleep(SETTLE_S)
@@ -183,10 +186,6 @@ class Operator:
         for tenant in self._store.tenants():
             if tenant.pool == one.pool != tenant.name:
                 self._unite(tenant.name, one.pool, moved=True)
-        # Each tenant keeps what was left of its budget, counted from the joint spend.
-        for name, inputs in left.items():
-            tenant = self._find(name)
-            self._store.update_tenant(replace(tenant, budget=self._read(tenant).spent + inputs))
 
     def _budgets_left(self, pools: set[str]) -> dict[str, float]:
         """Return how many inputs each tenant of some pools may still be charged."""
@@ -218,14 +217,21 @@ class Operator:
                     spent=merged.spent - math.fsum(r.charge for r in done),
                     queries=merged.queries - sum(r.inputs for r in done),
                 )
-            if self._commit_union(kept, due, link, last=attempt + 1 == MAX_ATTEMPTS):
+            # The first link of two pools leaves a record even if there is nothing to add:
+            # what is asked while the tenants move must count as not added yet.
+            first = not moved and not done
+            last = attempt + 1 == MAX_ATTEMPTS
+            if self._commit_union(kept, due, link, always=first, last=last):
                 return
 
-    def _commit_union(self, kept: Entry, due: Entry, link: str, *, last: bool) -> bool:
+    def _commit_union(
+        self, kept: Entry, due: Entry, link: str, *, always: bool, last: bool
+    ) -> bool:
         """Store one record that adds `due` to `kept`; return False if it must be tried again."""
         union = self._reader.merge(self._reader.load(kept.sketch), self._reader.load(due.sketch))
         coverage = self._reader.fraction(union)
-        if not due.queries and coverage == self._reader.fraction(self._reader.load(kept.sketch)):
+        known = self._reader.fraction(self._reader.load(kept.sketch))
+        if not always and not due.queries and coverage == known:
             return True
         record = Record(
             at=self._clock(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 from tollkeeper.errors import BudgetExhausted, SuspendedError, ThrottledError
 from tollkeeper.types import Account
@@ -122,7 +122,8 @@ class Allowance:
                 if turn.done() and not turn.cancelled():
                     self._give_back(units)
                 else:
-                    self._waiting.remove((units, turn))
+                    with suppress(ValueError):  # it may have been passed over already
+                        self._waiting.remove((units, turn))
                 raise
         else:
             self._used += units

@@ -117,6 +117,7 @@ class Service:
         self._heads: OrderedDict[str, _Head] = OrderedDict()
         self._in_flight: dict[str, Future[Entry]] = {}
         self._lock = threading.Lock()
+        self._turn = threading.Lock()
         self._fingerprint = guard.fingerprint
 
     # -- step 1 ------------------------------------------------------------------
@@ -140,8 +141,15 @@ class Service:
         by_pool: dict[str, list[Ask]] = {}
         for ask in asks:
             by_pool.setdefault(self._pool(ask), []).append(ask)
-        with self._lock:
-            charges = [self._charge_pool(pool, group) for pool, group in by_pool.items()]
+        # `_turn` serializes whole charges. `_lock` guards the heads and is never held while
+        # waiting or writing: a commit's callback, in whatever thread, may need it.
+        with self._turn:
+            for pool in by_pool:
+                pending = self._in_flight.get(pool)
+                if pending is not None:
+                    _failure(pending)
+            with self._lock:
+                charges = [self._charge_pool(pool, group) for pool, group in by_pool.items()]
             self._submit([charge for charge in charges if charge.submission is not None])
         return charges
 
@@ -180,7 +188,8 @@ class Service:
         )
         self.metrics.guard_seconds.observe(time.perf_counter() - started)
         try:
-            check_budget(head.spent + verdict.charge, account.budget)
+            if verdict.charge:
+                check_budget(head.spent + verdict.charge, account.budget)
         except BudgetExhausted as error:
             charge.answers.extend([error] * len(asks))
             return
@@ -257,7 +266,10 @@ class Service:
             if not self._open:
                 raise
             self.metrics.fallbacks.labels("ledger", "open").inc()
-            return unsaved or _Head(0, self.guard.empty(), 0.0)
+            # A version that no ledger has: this can only conflict, and is then read again.
+            if unsaved is None:
+                return _Head(-1, self.guard.empty(), 0.0)
+            return _Head(-1, unsaved.sketch, unsaved.spent)
         sketch = self.guard.load(entry.sketch)
         if unsaved is not None:
             sketch = self.guard.merge(sketch, unsaved.sketch)
@@ -277,7 +289,8 @@ class Service:
             self._count(charge)
             return charge.answers, []
         self._forget(charge)
-        if isinstance(failure, ConflictError) and charge.asks[0].attempts < MAX_ATTEMPTS:
+        attempts = min(ask.attempts for ask in charge.asks)
+        if isinstance(failure, ConflictError) and attempts < MAX_ATTEMPTS:
             self.metrics.conflicts.inc()
             for ask in charge.asks:
                 ask.attempts += 1
