@@ -32,6 +32,7 @@ from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.policy import check_budget
 from tollkeeper.gateway.pools import pool_key
 from tollkeeper.gateway.wire import canonical
+from tollkeeper.guard import profiles
 from tollkeeper.guard.guard import Guard
 from tollkeeper.ledger.base import GroupCommits, Ledger, Submission
 from tollkeeper.types import Embeddings, Entry, Record, Sketch, Verdict
@@ -112,6 +113,10 @@ class Service:
         self._clock = clock
         self._rng = rng
         self._shadow = shadow
+        # What clients get in shadow mode is what profile `none` gives them.
+        self._unguarded = (
+            Guard(profiles.NONE, guard.calibration, secret=bytes(32)) if shadow else None
+        )
         self._open = on_ledger_failure == "open"
         self._key_version = key_version
         self._heads: OrderedDict[str, _Head] = OrderedDict()
@@ -133,7 +138,7 @@ class Service:
     # -- step 2 ------------------------------------------------------------------
 
     def charge(self, asks: Sequence[Ask]) -> list[Charge]:
-        """Admit embedded asks and submit one commit per pool; call from one thread at a time.
+        """Admit embedded asks and submit one commit per pool; callers take turns.
 
         Waits for the pool's previous commit first: two commits of one pool are never in
         flight together, so a refused commit cannot be followed by one built on it.
@@ -198,16 +203,21 @@ class Service:
             Tally(asks[0].modality, len(items), verdict.charge, noised, verdict.coverage)
         )
         head.sketch = verdict.sketch
-        outgoing = self._clean(clean, asks[0].dimensions) if self._shadow else verdict.embeddings
+        outgoing = verdict.embeddings
+        if self._unguarded is not None:
+            outgoing = self._unguarded.admit(
+                self._unguarded.empty(),
+                clean,
+                key=key,
+                rng=self._rng,
+                dimensions=asks[0].dimensions,
+            ).embeddings
         start = 0
         for ask in asks:
             rows = slice(start, start + len(ask.inputs))
             charge.answers.append(Answer(outgoing[rows], ask.tokens))
             self._record(head, ask, verdict, rows)
             start = rows.stop
-
-    def _clean(self, embeddings: Embeddings, dimensions: int | None) -> Embeddings:
-        return embeddings if dimensions is None else truncate(embeddings, dimensions)
 
     def _record(self, head: _Head, ask: Ask, verdict: Verdict, rows: slice) -> None:
         scales = verdict.noise_scale[rows]
@@ -341,13 +351,6 @@ class Service:
         if isinstance(outcome, TollkeeperError):
             raise outcome
         return outcome
-
-
-def truncate(embeddings: Embeddings, dimensions: int) -> Embeddings:
-    """Keep the first `dimensions` coordinates and scale rows to unit norm: (n, dimensions)."""
-    kept = embeddings[:, :dimensions]
-    norms = np.linalg.norm(kept, axis=1, keepdims=True)
-    return np.ascontiguousarray(kept / np.where(norms > 0, norms, 1), dtype=np.float32)
 
 
 def _alike(asks: Sequence[Ask]) -> Iterable[list[Ask]]:

@@ -75,8 +75,8 @@ def encode_embeddings(
     """Write the 200 body, byte for byte in OpenAI's shape and key order.
 
     Floats are written as the shortest decimal of their float64 value, as OpenAI does:
-    they parse back to the same float32. Base64 holds little-endian float32, takes a
-    third of the space and is several times faster to write.
+    they parse back to the same float32. Base64 holds little-endian float32, which is
+    smaller and needs no number formatting.
 
     Args:
         embeddings: (n, d) float32, finite.
