@@ -23,6 +23,12 @@ from tollkeeper.guard.calibration import Calibration
 from tollkeeper.types import Entry
 
 
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep every test off the network: no data set is downloaded."""
+    monkeypatch.setenv("TOLLKEEPER_OFFLINE", "1")
+
+
 @dataclass
 class LiveGateway:
     """A running gateway.

@@ -66,8 +66,8 @@ def test_nowhere_is_told_with_the_places(tmp_path: Path, places: dict[str, Path]
 
 def test_an_unknown_set_is_told_with_the_known_ones() -> None:
     """A wrong name lists every name there is."""
-    with pytest.raises(DataError, match=r"unknown data set 'svhn'.*banking77.*wikitext2"):
-        locate("svhn", environ={})
+    with pytest.raises(DataError, match=r"unknown data set 'imdb'.*banking77.*wikitext2"):
+        locate("imdb", environ={})
 
 
 def test_a_listed_file_must_match_its_checksum(tmp_path: Path) -> None:
@@ -97,5 +97,7 @@ def test_unreadable_files_are_data_errors(tmp_path: Path) -> None:
     (folder / "a").write_bytes(b"\xff")
     with pytest.raises(DataError, match=r"cannot read .*none"):
         Folder(tmp_path, "mnist").read("none")
+    with pytest.raises(DataError, match=r"cannot read .*none"):
+        Folder(tmp_path, "mnist").archive("none")
     with pytest.raises(DataError, match="a is not utf-8 text"):
         Folder(tmp_path, "mnist").read_text("a")

@@ -21,6 +21,8 @@ class Dataset:
         inputs: n strings, or (n, h, w, 3) uint8 RGB images.
         labels: (n,) int64 positions in `classes`; None for an unlabeled set.
         classes: names of the classes; empty for an unlabeled set.
+        subset: what part of the official split this is, for example `first 2,000 of
+            each class`; empty for all of it.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Dataset:
     inputs: Batch
     labels: NDArray[np.int64] | None
     classes: tuple[str, ...]
+    subset: str = ""
 
     def __post_init__(self) -> None:
         """Check that inputs, labels and classes fit each other.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tollkeeper.errors import DataError
@@ -16,6 +16,8 @@ FOLDERS: Mapping[str, str] = {
     "banking77": "text/banking77",
     "cifar10": "cifar10",
     "cifar100": "cifar100",
+    "emnist": "emnist",  # The archive that holds both letters and digits.
+    "emnist_digits": "emnist-digits",
     "emnist_letters": "emnist-letters",
     "fashion_mnist": "fashion-mnist",
     "gtsrb32": "gtsrb32",
@@ -23,6 +25,8 @@ FOLDERS: Mapping[str, str] = {
     "mnist": "mnist",
     "mr": "text/mr",
     "sst2": "text/sst2",
+    "stl10": "stl10",
+    "svhn": "svhn",
     "tiny_imagenet": "tiny-imagenet",
     "wikitext2": "text/wikitext2",
 }
@@ -46,7 +50,32 @@ def locate(name: str, *, environ: Mapping[str, str] = os.environ, cwd: Path | No
     Raises:
         DataError: unknown name, or the folder is nowhere; says where it was looked for.
     """
-    return Folder.find(name, environ=environ, cwd=cwd).path
+    if name not in FOLDERS:
+        raise DataError(f"unknown data set {name!r}; expected one of {', '.join(FOLDERS)}")
+    places = [root / FOLDERS[name] for root in roots(environ, cwd)]
+    for place in places:
+        if place.is_dir():
+            return place
+    raise not_found(name, places)
+
+
+def roots(environ: Mapping[str, str], cwd: Path | None = None) -> list[Path]:
+    """Return the folders of data sets in the order they are tried."""
+    return list(dict.fromkeys(_roots(environ, cwd or Path.cwd())))
+
+
+def cache_root(environ: Mapping[str, str]) -> Path:
+    """Return the folder that downloads go to."""
+    cache = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".cache"
+    return Path(cache) / "tollkeeper" / "datasets"
+
+
+def not_found(name: str, places: Sequence[Path], *, details: str = "") -> DataError:
+    """Return the one-line error for a data set that lies in none of the places."""
+    looked = ", ".join(map(str, places))
+    return DataError(
+        f"data set {name!r} not found{details}; set TOLLKEEPER_DATA (looked in {looked})"
+    )
 
 
 class Folder:
@@ -61,21 +90,6 @@ class Folder:
         self.path = root / relative
         self._relative = relative
         self._sums = _read_sums(root / "SHA256SUMS")
-
-    @classmethod
-    def find(
-        cls, name: str, *, environ: Mapping[str, str] = os.environ, cwd: Path | None = None
-    ) -> Folder:
-        """Open the data set `name`; arguments and errors as for `locate`."""
-        relative = FOLDERS.get(name)
-        if relative is None:
-            raise DataError(f"unknown data set {name!r}; expected one of {', '.join(FOLDERS)}")
-        roots = list(dict.fromkeys(_roots(environ, cwd or Path.cwd())))
-        for root in roots:
-            if (root / relative).is_dir():
-                return cls(root, relative)
-        looked = ", ".join(str(root / relative) for root in roots)
-        raise DataError(f"data set {name!r} not found; set TOLLKEEPER_DATA (looked in {looked})")
 
     def read(self, name: str) -> bytes:
         """Return the bytes of one file.
@@ -94,9 +108,7 @@ class Folder:
             content = path.read_bytes()
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}") from error
-        expected = self._sums.get(f"{self._relative}/{name}")
-        if expected is not None and hashlib.sha256(content).hexdigest() != expected:
-            raise DataError(f"{path} does not match its SHA-256 in SHA256SUMS; fetch it again")
+        self._compare(name, hashlib.sha256(content).hexdigest())
         return content
 
     def read_text(self, name: str, encoding: str = "utf-8") -> str:
@@ -106,15 +118,32 @@ class Folder:
         except UnicodeDecodeError as error:
             raise DataError(f"{self.path / name} is not {encoding} text") from error
 
+    def archive(self, name: str) -> Path:
+        """Return the path of a file too large to read at once; raises DataError as `read` does."""
+        path = self.path / name
+        try:
+            with path.open("rb") as file:
+                if f"{self._relative}/{name}" in self._sums:
+                    self._compare(name, hashlib.file_digest(file, "sha256").hexdigest())
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}") from error
+        return path
+
+    def _compare(self, name: str, digest: str) -> None:
+        """Raise DataError when a file is listed with another checksum."""
+        if self._sums.get(f"{self._relative}/{name}", digest) != digest:
+            raise DataError(
+                f"{self.path / name} does not match its SHA-256 in SHA256SUMS; fetch it again"
+            )
+
 
 def _roots(environ: Mapping[str, str], cwd: Path) -> Iterator[Path]:
-    """Yield data roots in the order they are tried."""
+    """Yield the roots in order, some perhaps twice."""
     if environ.get("TOLLKEEPER_DATA"):
         yield Path(environ["TOLLKEEPER_DATA"])
     for start in (cwd, _REPOSITORY):
         yield start.parent / "shared" / "datasets"
-    cache = environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME", "~")).expanduser() / ".cache"
-    yield Path(cache) / "tollkeeper" / "datasets"
+    yield cache_root(environ)
 
 
 def _read_sums(path: Path) -> dict[str, str]:

@@ -6,65 +6,59 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Mapping
-
-import numpy as np
+from collections.abc import Mapping
+from functools import partial
 
 from tollkeeper.data.dataset import Dataset
+from tollkeeper.data.download import Progress
 from tollkeeper.data.folders import Folder
-from tollkeeper.errors import DataError
-
-_Parsed = tuple[list[str], list[int] | None, tuple[str, ...]]
+from tollkeeper.data.forms import Content, Form, Splits, load
 
 _POLARITY = ("negative", "positive")
+_TOPICS = ("World", "Sports", "Business", "Sci/Tech")
+_AG_NEWS_SUBSET = "train_subset10k.tsv"
 
 
-def load_text(name: str, split: str, *, environ: Mapping[str, str] = os.environ) -> Dataset:
+def load_text(
+    name: str,
+    split: str,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    progress: Progress | None = None,
+) -> Dataset:
     """Load one split of a text data set.
 
     ===========  =========================  =======================================
     name         splits                     inputs
     ===========  =========================  =======================================
     banking77    train, test                bank customers' questions, 77 intents
-    ag_news      train, test                news, 4 topics; train holds descriptions
-                                            only, test title and description
+    ag_news      train, test                news, 4 topics: title and description
     sst2         train, validation, test    film reviews' sentences, tokenized
     mr           all                        film reviews' sentences, tokenized;
                                             shares sentences with sst2
     wikitext2    validation, test           paragraphs without headings, no labels
     ===========  =========================  =======================================
 
+    The first place of `locate` that holds the split counts, even if it holds a part of
+    it: then `Dataset.subset` says which. Held nowhere, the split is downloaded.
+
     Args:
         name: the data set.
         split: one of its splits.
-        environ: environment variables, see `locate`.
+        environ: environment variables, see `locate`; `TOLLKEEPER_OFFLINE=1` forbids
+            downloads.
+        progress: told of a download's progress.
 
     Returns:
         The split in file order.
 
     Raises:
-        DataError: unknown name or split, not found, or damaged.
+        DataError: unknown name or split, not found and not to be had, or damaged.
     """
-    if name not in _SETS:
-        raise DataError(f"unknown text data set {name!r}; expected one of {', '.join(_SETS)}")
-    parse, splits = _SETS[name]
-    if split not in splits:
-        raise DataError(f"{name} has no split {split!r}; expected one of {', '.join(splits)}")
-    folder = Folder.find(name, environ=environ)
-    try:
-        texts, labels, classes = parse(folder, split)
-    except (ValueError, KeyError, IndexError) as error:
-        raise DataError(f"{folder.path}: {name} {split} is damaged ({error!r})") from error
-    return Dataset(
-        name=name,
-        split=split,
-        inputs=texts,
-        labels=None if labels is None else np.asarray(labels, dtype=np.int64),
-        classes=classes,
-    )
+    return load("text", _SETS, name, split, environ=environ, progress=progress)
 
 
-def _banking77(folder: Folder, split: str) -> _Parsed:
+def _banking77(folder: Folder, split: str) -> Content:
     """Parse `text,category` rows; classes are in the order of the published list."""
     classes = tuple(json.loads(folder.read_text("categories.json")))
     rows = list(csv.DictReader(io.StringIO(folder.read_text(f"{split}.csv"), newline="")))
@@ -72,24 +66,25 @@ def _banking77(folder: Folder, split: str) -> _Parsed:
     return [row["text"] for row in rows], [position[row["category"]] for row in rows], classes
 
 
-def _ag_news(folder: Folder, split: str) -> _Parsed:
-    """Parse the official test file, or the published subset of the training descriptions."""
-    classes = tuple(folder.read_text("classes.txt").split())
-    if split == "test":
-        rows = list(csv.reader(io.StringIO(folder.read_text("test.csv"), newline="")))
-        return [f"{row[1]} {row[2]}" for row in rows], [int(row[0]) - 1 for row in rows], classes
-    pairs = [line.rsplit("\t", 1) for line in _lines(folder.read_text("train_subset10k.tsv"))]
-    return [pair[0] for pair in pairs], [classes.index(pair[1]) for pair in pairs], classes
+def _ag_news(folder: Folder, split: str) -> Content:
+    """Parse the official rows: class from 1, title, description."""
+    rows = list(csv.reader(io.StringIO(folder.read_text(f"{split}.csv"), newline="")))
+    return [f"{row[1]} {row[2]}" for row in rows], [int(row[0]) - 1 for row in rows], _TOPICS
 
 
-def _sst2(folder: Folder, split: str) -> _Parsed:
+def _ag_news_subset(folder: Folder) -> Content:
+    """Parse lines of a description and the name of its class."""
+    pairs = [line.rsplit("\t", 1) for line in _lines(folder.read_text(_AG_NEWS_SUBSET))]
+    return [pair[0] for pair in pairs], [_TOPICS.index(pair[1]) for pair in pairs], _TOPICS
+
+
+def _sst2(folder: Folder, file: str) -> Content:
     """Parse lines of a digit and a sentence."""
-    suffix = "dev" if split == "validation" else split
-    pairs = [line.split(" ", 1) for line in _lines(folder.read_text(f"stsa.binary.{suffix}"))]
+    pairs = [line.split(" ", 1) for line in _lines(folder.read_text(file))]
     return [pair[1] for pair in pairs], [int(pair[0]) for pair in pairs], _POLARITY
 
 
-def _mr(folder: Folder, _split: str) -> _Parsed:
+def _mr(folder: Folder) -> Content:
     """Parse both files, negative ones first; there is no official split."""
     texts: list[str] = []
     labels: list[int] = []
@@ -100,10 +95,9 @@ def _mr(folder: Folder, _split: str) -> _Parsed:
     return texts, labels, _POLARITY
 
 
-def _wikitext2(folder: Folder, split: str) -> _Parsed:
+def _wikitext2(folder: Folder, file: str) -> Content:
     """Parse paragraphs; headings look like ` = Title = `."""
-    name = "valid" if split == "validation" else split
-    lines = (line.strip() for line in _lines(folder.read_text(f"{name}.txt")))
+    lines = (line.strip() for line in _lines(folder.read_text(file)))
     return [line for line in lines if line and not _is_heading(line)], None, ()
 
 
@@ -117,10 +111,49 @@ def _is_heading(line: str) -> bool:
     return len(line) > 1 and line.startswith("=") and line.endswith("=")
 
 
-_SETS: dict[str, tuple[Callable[[Folder, str], _Parsed], tuple[str, ...]]] = {
-    "banking77": (_banking77, ("train", "test")),
-    "ag_news": (_ag_news, ("train", "test")),
-    "sst2": (_sst2, ("train", "validation", "test")),
-    "mr": (_mr, ("all",)),
-    "wikitext2": (_wikitext2, ("validation", "test")),
+def _banking77_form(split: str) -> Form:
+    """Return the form of a split; both need the list of classes."""
+    files = ("categories.json", f"{split}.csv")
+    return Form("banking77", files, partial(_banking77, split=split))
+
+
+def _ag_news_form(split: str) -> Form:
+    """Return the official form of a split."""
+    return Form("ag_news", (f"{split}.csv",), partial(_ag_news, split=split))
+
+
+def _sst2_form(file: str) -> Form:
+    """Return the form of a split."""
+    return Form("sst2", (file,), partial(_sst2, file=file))
+
+
+def _wikitext2_form(file: str) -> Form:
+    """Return the form of a split."""
+    return Form("wikitext2", (file,), partial(_wikitext2, file=file))
+
+
+_SETS: Mapping[str, Splits] = {
+    "banking77": {"train": (_banking77_form("train"),), "test": (_banking77_form("test"),)},
+    "ag_news": {
+        "train": (
+            _ag_news_form("train"),
+            Form(
+                "ag_news",
+                (_AG_NEWS_SUBSET,),
+                _ag_news_subset,
+                "10,001 of 120,000, descriptions without titles",
+            ),
+        ),
+        "test": (_ag_news_form("test"),),
+    },
+    "sst2": {
+        "train": (_sst2_form("stsa.binary.train"),),
+        "validation": (_sst2_form("stsa.binary.dev"),),
+        "test": (_sst2_form("stsa.binary.test"),),
+    },
+    "mr": {"all": (Form("mr", ("rt-polarity.neg", "rt-polarity.pos"), _mr),)},
+    "wikitext2": {
+        "validation": (_wikitext2_form("valid.txt"),),
+        "test": (_wikitext2_form("test.txt"),),
+    },
 }

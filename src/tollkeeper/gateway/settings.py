@@ -22,7 +22,7 @@ from pydantic_settings import (
 from tollkeeper.errors import ConfigurationError
 
 PREFIX = "TOLLKEEPER_"
-OTHER_VARIABLES = frozenset({"TOLLKEEPER_DATA"})
+OTHER_VARIABLES = frozenset({"TOLLKEEPER_DATA", "TOLLKEEPER_OFFLINE", "TOLLKEEPER_TARGET_KEY"})
 """Variables with our prefix that are no settings of the gateway."""
 
 
