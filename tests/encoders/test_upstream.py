@@ -599,7 +599,7 @@ def test_lasting_trouble_ends_in_an_encoder_error(
         ({"retry-after": "3"}, [3.0]),
         ({"retry-after": "0"}, [0.0]),
         ({"retry-after-ms": "250", "retry-after": "3"}, [0.25]),
-        ({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, [0.5]),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, [0.5]),
         ({"retry-after": "-1"}, [0.5]),
         ({"retry-after": "nan"}, [0.5]),
     ],

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
 import httpx2
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from tollkeeper.encoders.base import Modality
 from tollkeeper.encoders.inputs import SEND_STRINGS, estimate_tokens, require
+from tollkeeper.encoders.upstream_ask import Asker, jsonable
+from tollkeeper.encoders.upstream_http import (
+    Reply,
+    asked_wait,
+    backoff,
+    base_address,
+    bearer,
+    is_passing,
+    request,
+)
 from tollkeeper.encoders.upstream_wire import (
     Answer,
     Complaint,
+    answer_limit,
     parse_answer,
     parse_complaint,
     spread,
@@ -33,11 +41,7 @@ from tollkeeper.errors import (
 )
 from tollkeeper.types import Batch, Embeddings
 
-_RETRIED = frozenset({408, 424, 429})  # and every 5xx; 424 is a TEI backend failure
-_FIRST_WAIT_S = 0.5  # doubled with each retry, as the OpenAI client does
 _MAX_WAIT_S = 8.0  # an upstream that asks for more is not asked again for this call
-_MAX_BYTES_PER_INPUT = 2**20  # floats as JSON text at 40,000 dimensions
-_MAX_COMPLAINT_BYTES = 2**16
 
 
 class UpstreamEncoder:
@@ -99,9 +103,9 @@ class UpstreamEncoder:
                 refused the first request.
             EncoderError: the upstream cannot be reached or answered garbage.
         """
-        self._url = _endpoint(base_url)
-        if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
-            raise ConfigurationError("expected an upstream API key of printable ASCII characters")
+        self._url = base_address(base_url, whose="upstream") + "/embeddings"
+        self._headers = bearer(api_key, whose="upstream")
+        self._asker = Asker(model)
         self._model = model
         self._api_key = api_key
         self._max_batch = max_batch
@@ -109,8 +113,6 @@ class UpstreamEncoder:
         self._timeout_s = timeout_s
         self._clock = clock
         self._sleep = sleep
-        self._encoding = "base64"
-        self._has_answered = False
         self._owns_client = client is None
         self._client = client or httpx2.Client(
             limits=httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
@@ -156,7 +158,7 @@ class UpstreamEncoder:
         if len(inputs) == 0:
             return np.empty((0, self.dim), dtype=np.float32), np.empty(0, dtype=np.int64)
         require(inputs, self.accepts, name=self.name)
-        items = [_jsonable(item) for item in inputs]
+        items = list(inputs)
         rows: list[Embeddings] = []
         tokens: list[NDArray[np.int64]] = []
         for start in range(0, len(items), self._max_batch):
@@ -200,117 +202,48 @@ class UpstreamEncoder:
         self.dim = answer.embeddings.shape[1]
         self.name = self._model or answer.model or self.name
 
-    def _ask(self, items: list[Any]) -> list[tuple[Answer, list[Any]]]:
-        """Ask for one batch, in halves if the upstream finds it too large.
+    def _ask(self, items: Sequence[Any]) -> list[tuple[Answer, Sequence[Any]]]:
+        """Ask for one batch; return answers in order, each with the items it is for."""
+        answers: list[tuple[Answer, Sequence[Any]]] = []
+        for reply, part in self._asker.ask(items, encode=jsonable, send=self._send):
+            if reply.status != 200:
+                complaint = parse_complaint(reply.content, secret=self._api_key)
+                _refuse(reply.status, complaint, sent_tokens=isinstance(jsonable(part[0]), list))
+            answer = parse_answer(reply.content, n=len(part), dim=self.dim or None)
+            answers.append((answer, part))
+        return answers
 
-        Returns:
-            Answers in order, each with the items it is for.
-        """
-        status, body = self._send(items)
-        if status in {400, 422} and not self._has_answered and self._encoding == "base64":
-            # Perhaps it was the format and not the input: one try tells.
-            second = self._send(items, encoding="float")
-            if second[0] == 200:
-                self._encoding = "float"
-                status, body = second
-        if status != 200:
-            complaint = parse_complaint(body, secret=self._api_key)
-            if len(items) > 1 and _is_too_much(status, complaint):
-                half = len(items) // 2
-                return self._ask(items[:half]) + self._ask(items[half:])
-            _refuse(status, complaint, sent_tokens=isinstance(items[0], list))
-        answer = parse_answer(body, n=len(items), dim=self.dim or None)
-        self._has_answered = True
-        return [(answer, items)]
-
-    def _send(self, items: list[Any], *, encoding: str | None = None) -> tuple[int, bytes]:
-        """Post one batch, with retries; return status and body of any answer worth reading."""
-        body = {"input": items, "encoding_format": encoding or self._encoding}
-        if self._model is not None:
-            body["model"] = self._model
-        payload = msgspec.json.encode(body)
-        limit = _MAX_COMPLAINT_BYTES + _MAX_BYTES_PER_INPUT * len(items)
+    def _send(self, payload: bytes, items: Sequence[Any]) -> Reply:
+        """Post one batch, with retries; return any reply worth reading."""
         trouble = ""
-        for attempt in range(self._retries + 1):
-            wait_s: float | None = _FIRST_WAIT_S * 2**attempt
+        for retry in range(self._retries + 1):
+            wait_s: float | None = backoff(retry)
             try:
-                status, headers, content = self._post(payload, limit)
+                reply = self._post(payload, answer_limit(len(items)))
             except httpx2.RequestError as error:
                 # The text of the error may hold the address; its type tells enough.
                 trouble = f"failed with {type(error).__name__}"
             else:
-                if status not in _RETRIED and status < 500:
-                    return status, content
-                trouble = f"answered {status}"
-                wait_s = _wait(headers, default=_FIRST_WAIT_S * 2**attempt)
-            if wait_s is None or wait_s > _MAX_WAIT_S or attempt == self._retries:
+                if not is_passing(reply.status):
+                    return reply
+                trouble = f"answered {reply.status}"
+                wait_s = asked_wait(reply.headers, default=backoff(retry))
+            if wait_s is None or wait_s > _MAX_WAIT_S or retry == self._retries:
                 break
             self._sleep(wait_s)
         raise EncoderError(f"the upstream {trouble}; try again later")
 
-    def _post(self, payload: bytes, limit: int) -> tuple[int, httpx2.Headers, bytes]:
-        """Make one request, bounded in time and in size."""
-        headers = {"content-type": "application/json", "accept-encoding": "identity"}
-        if self._api_key is not None:
-            headers["authorization"] = f"Bearer {self._api_key}"
-        deadline = self._clock() + self._timeout_s
-        content = bytearray()
-        # No redirects: they would carry inputs and the credential to another host.
-        with self._client.stream(
+    def _post(self, payload: bytes, limit: int) -> Reply:
+        return request(
+            self._client,
             "POST",
             self._url,
             content=payload,
-            headers=headers,
-            timeout=self._timeout_s,
-            follow_redirects=False,
-        ) as response:
-            for chunk in response.iter_bytes():
-                content += chunk
-                if len(content) > limit:
-                    raise EncoderError(f"the upstream's answer is larger than {limit} bytes")
-                if self._clock() > deadline:
-                    raise httpx2.ReadTimeout("the body took too long")
-            return response.status_code, response.headers, bytes(content)
-
-
-def _endpoint(base_url: str) -> str:
-    """Return the address to post to, or say what is wrong with the base."""
-    try:
-        url = httpx2.URL(base_url)
-    except httpx2.InvalidURL as error:
-        raise ConfigurationError(f"the upstream's address is not a URL: {error}") from error
-    if url.scheme not in {"http", "https"} or not url.host:
-        raise ConfigurationError("expected an upstream address like https://host/v1")
-    if url.userinfo or url.query or url.fragment:
-        raise ConfigurationError(
-            "expected an upstream address without user, query and fragment; "
-            "give the credential as the API key"
+            headers=self._headers,
+            timeout_s=self._timeout_s,
+            limit=limit,
+            clock=self._clock,
         )
-    return base_url.rstrip("/") + "/embeddings"
-
-
-def _jsonable(item: Any) -> Any:
-    """Return an input as it travels: strings as they are, ids as ints, arrays as PNG data URIs."""
-    if isinstance(item, str):
-        return item
-    if isinstance(item, np.ndarray) and item.ndim == 3:
-        return _data_uri(item)
-    return [int(token) for token in item]
-
-
-def _data_uri(image: NDArray[np.uint8]) -> str:
-    """Return an (h, w, 3) uint8 image as a PNG data URI; lossless."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    # Fast compression: the bytes cross one hop and are thrown away.
-    Image.fromarray(np.ascontiguousarray(image)).save(buffer, "PNG", compress_level=1)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _is_too_much(status: int, complaint: Complaint) -> bool:
-    """Tell whether a smaller batch may pass."""
-    return status == 413 or (status in {400, 422} and complaint.is_about_batch)
 
 
 def _refuse(status: int, complaint: Complaint, *, sent_tokens: bool) -> NoReturn:
@@ -333,20 +266,3 @@ def _refuse(status: int, complaint: Complaint, *, sent_tokens: bool) -> NoReturn
             "the upstream refused the gateway's credential; set TOLLKEEPER_UPSTREAM_API_KEY"
         )
     raise EncoderError(f"the upstream answered {status}")
-
-
-def _wait(headers: httpx2.Headers, *, default: float) -> float | None:
-    """Return seconds to wait before the next try; None when the upstream wants none.
-
-    Dates in `Retry-After` are not read (no wall clock here): the default stands in.
-    """
-    if headers.get("x-should-retry") == "false":
-        return None
-    for name, unit_s in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-        try:
-            asked = float(headers.get(name, "")) * unit_s
-        except ValueError:
-            continue
-        if asked >= 0:
-            return asked
-    return default

@@ -1,4 +1,4 @@
-"""What OpenAI-compatible upstreams answer, made sense of.
+"""What OpenAI-compatible servers answer, made sense of.
 
 Servers differ: vectors as base64 or floats, `data` out of order or without
 `index`, usage of zero, errors in the shape of OpenAI (`{"error": {...}}`), of
@@ -23,6 +23,8 @@ from tollkeeper.errors import EncoderError
 from tollkeeper.types import Embeddings
 
 _MAX_MESSAGE = 300  # Characters of an upstream's own words that may reach a client.
+_MAX_BYTES_PER_INPUT = 2**20  # Floats as JSON text at 40,000 dimensions.
+_MAX_COMPLAINT_BYTES = 2**16
 _MAX_USAGE = 2**31  # More tokens than any request holds; above it the count is garbage.
 _NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _SECRETS = re.compile(r"https?://\S+|\b(?:sk|hf|tk)[-_]\S{6,}|\bBearer\s+\S+", re.IGNORECASE)
@@ -71,6 +73,11 @@ class Complaint:
         return self.message.strip(".").lower() in {"", "not found"}
 
 
+def answer_limit(n: int) -> int:
+    """Return the most bytes that an answer for n inputs can sensibly have."""
+    return _MAX_COMPLAINT_BYTES + _MAX_BYTES_PER_INPUT * n
+
+
 def parse_answer(body: bytes, *, n: int, dim: int | None) -> Answer:
     """Read a 200 answer.
 
@@ -89,19 +96,22 @@ def parse_answer(body: bytes, *, n: int, dim: int | None) -> Answer:
     try:
         answer = msgspec.json.decode(body)
     except _NO_JSON as error:
-        raise EncoderError("the upstream answered 200 with something that is not JSON") from error
+        raise EncoderError("the server answered 200 with something that is not JSON") from error
     data = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(data, list) or not all(isinstance(item, dict) for item in data):
-        raise EncoderError("the upstream answered 200 without a list of embeddings")
+        raise EncoderError("the server answered 200 without a list of embeddings")
     if len(data) != n:
-        raise EncoderError(f"the upstream gave {len(data)} embeddings for {n} inputs")
+        raise EncoderError(f"the server gave {len(data)} embeddings for {n} inputs")
     rows = [_vector(item.get("embedding")) for item in _in_order(data)]
     widths = sorted({len(row) for row in rows})
     if len(widths) > 1:
-        raise EncoderError(f"the upstream gave embeddings of different widths: {widths}")
+        raise EncoderError(f"the server gave embeddings of different widths: {widths}")
     model = answer.get("model")
+    embeddings = np.stack(rows)
+    if not np.isfinite(embeddings).all():
+        raise EncoderError("the server gave NaN or infinity")
     return Answer(
-        embeddings=checked(np.stack(rows), n=n, dim=dim),
+        embeddings=checked(embeddings, n=n, dim=dim),
         tokens=_tokens(answer.get("usage")),
         model=model if isinstance(model, str) and 0 < len(model) <= _MAX_MESSAGE else None,
     )
@@ -153,7 +163,7 @@ def _in_order(data: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return data
     by_index = {index: item for index, item in zip(indices, data, strict=True) if _is_int(index)}
     if by_index.keys() != set(range(len(data))):
-        raise EncoderError("the upstream gave a duplicate, missing or foreign index")
+        raise EncoderError("the server gave a duplicate, missing or foreign index")
     return [by_index[position] for position in range(len(data))]
 
 
@@ -171,8 +181,8 @@ def _vector(value: Any) -> NDArray[Any]:
             with np.errstate(over="ignore"):  # Too large becomes infinity, which is refused.
                 return np.asarray(value, dtype=np.float32)
     except (binascii.Error, ValueError, OverflowError) as error:
-        raise EncoderError("the upstream gave an embedding that cannot be decoded") from error
-    raise EncoderError("the upstream gave an embedding that is neither base64 nor floats")
+        raise EncoderError("the server gave an embedding that cannot be decoded") from error
+    raise EncoderError("the server gave an embedding that is neither base64 nor floats")
 
 
 def _tokens(usage: Any) -> int | None:
