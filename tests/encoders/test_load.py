@@ -10,6 +10,7 @@ import httpx2
 import numpy as np
 import pytest
 
+import tollkeeper.encoders
 from tollkeeper.encoders.base import RowsIndependent
 from tollkeeper.encoders.callable_encoder import CallableEncoder
 from tollkeeper.encoders.load import KNOWN_SPECS, builtin_calibration_path, load_encoder
@@ -167,15 +168,37 @@ def test_python_specs_that_fail(spec: str, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("spec", ["timm:resnet18", "st:all-MiniLM-L6-v2"])
-def test_lab_specs_say_so(spec: str) -> None:
-    """Specs that are not here yet say what to use instead."""
-    with pytest.raises(ConfigurationError, match=r"lab tools.*onnx:PATH"):
+@pytest.mark.parametrize(
+    ("spec", "missing", "extra"),
+    [
+        ("lab:x.pt", "torch", "lab"),
+        ("simsiam:x.pt", "torch", "lab"),
+        ("dino:x.pt", "torch", "lab"),
+        ("timm:resnet18", "torch", "timm"),
+        ("st:all-MiniLM-L6-v2", "torch", "text"),
+        pytest.param("timm:resnet18", "timm", "timm", marks=pytest.mark.torch),
+        pytest.param("st:small", "sentence_transformers", "text", marks=pytest.mark.torch),
+    ],
+)
+def test_a_missing_package_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, spec: str, missing: str, extra: str
+) -> None:
+    """Specs that need more than serving does say which extra to install."""
+    if missing != "torch":
+        pytest.importorskip("torch")
+    # As if the room had never been imported; put back after the test.
+    monkeypatch.delattr(tollkeeper.encoders, "lab", raising=False)
+    for name in [name for name in sys.modules if name.startswith("tollkeeper.encoders.lab")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    words = rf"needs the package {missing}; pip install 'tollkeeper\[{extra}\]'$"
+    with pytest.raises(ConfigurationError, match=words) as caught:
         load_encoder(spec)
+    assert repr(spec) in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "spec", ["", "text", "builtin:", "builtin:audio", "onnx:", "http:", "ftp://x"]
+    "spec", ["", "text", "builtin:", "builtin:audio", "onnx:", "lab:", "st:", "http:", "ftp://x"]
 )
 def test_unknown_specs_list_the_known_ones(spec: str) -> None:
     """One line names the spec and every form there is."""

@@ -20,10 +20,16 @@ KNOWN_SPECS = (
     "onnx:PATH",
     "python:module:attribute",
     "torch:module:factory",
+    "lab:PATH",
+    "simsiam:PATH",
+    "dino:PATH",
+    "timm:NAME",
+    "st:NAME",
     "http(s)://host/v1[#model]",
 )
 
-_LAB_SPECS = ("timm", "st")
+_EXTRAS = {"lab": "lab", "simsiam": "lab", "dino": "lab", "timm": "timm", "st": "text"}
+"""Schemes of `encoders.lab`, and the extra that brings the packages of each."""
 
 
 def load_encoder(
@@ -42,9 +48,12 @@ def load_encoder(
     such a factory; torch is imported by the user's module only. Modules must
     be importable: put their folder on PYTHONPATH.
 
+    `lab:PATH`, `simsiam:PATH`, `dino:PATH`, `timm:NAME` and `st:NAME` import torch and run on the
+    first GPU, if there is one.
+
     Args:
         spec: one of `KNOWN_SPECS`.
-        threads: compute threads of encoders that run in this process.
+        threads: compute threads of the built-in and ONNX encoders.
         api_key: credential for an `http(s)://` upstream.
         timeout_s: seconds one upstream request may take.
         concurrency: upstream calls that may run at once.
@@ -76,11 +85,8 @@ def load_encoder(
             timeout_s=timeout_s,
             concurrency=concurrency,
         )
-    if scheme in _LAB_SPECS and rest:
-        raise ConfigurationError(
-            f"encoder spec {spec!r} comes with the lab tools, which this release does not have yet; "
-            "export the model to ONNX and use onnx:PATH"
-        )
+    if scheme in _EXTRAS and rest:
+        return _from_lab(spec, scheme, rest)
     raise ConfigurationError(
         f"unknown encoder spec {spec!r}; expected one of {', '.join(KNOWN_SPECS)}"
     )
@@ -109,6 +115,19 @@ def _builtin(kind: str, threads: int) -> Encoder:
     from tollkeeper.encoders.builtin_image import ImageEncoder
 
     return ImageEncoder(intra_op_num_threads=threads)
+
+
+def _from_lab(spec: str, scheme: str, rest: str) -> Encoder:
+    """Load an encoder that needs torch; nothing else in this room imports it."""
+    try:
+        from tollkeeper.encoders.lab.specs import LOADERS
+
+        return LOADERS[scheme](rest)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"encoder spec {spec!r} needs the package {error.name}; "
+            f"pip install 'tollkeeper[{_EXTRAS[scheme]}]'"
+        ) from error
 
 
 def _from_python(spec: str, target: str) -> Encoder:

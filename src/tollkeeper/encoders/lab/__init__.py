@@ -1,0 +1,1 @@
+"""Encoders that need torch: published architectures, their checkpoints, model hubs."""
