@@ -15,7 +15,7 @@ serve: .venv/base.stamp
 	$(BIN)/tollkeeper serve $(ARGS)
 
 demo: .venv/dev.stamp
-	$(BIN)/python examples/quickstart.py
+	$(BIN)/tollkeeper demo $(ARGS)
 
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest $(ARGS)
@@ -45,6 +45,6 @@ install: .venv/dev.stamp
 	$(PIP) --editable .
 	@touch $@
 
-.venv/dev.stamp: pyproject.toml | .venv/python.stamp
-	$(PIP) --editable '.[dev]'
+.venv/dev.stamp: pyproject.toml constraints.txt | .venv/python.stamp
+	$(PIP) --constraint constraints.txt --editable '.[dev,lab]'
 	@touch $@ .venv/base.stamp

@@ -1,0 +1,1 @@
+"""Architectures of surrogates: convolutional nets for images, n-gram nets for text."""

@@ -1,0 +1,1 @@
+"""Which inputs of a pool are worth a query."""

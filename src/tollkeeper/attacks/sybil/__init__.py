@@ -1,0 +1,1 @@
+"""Several accounts of one attacker: spread the queries, bring the answers into one space."""

@@ -1,0 +1,124 @@
+"""Attacks that ask for random views of images: choose, ask for views, then train offline."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tollkeeper.attacks.asking import Asker, remaining, take
+from tollkeeper.attacks.augment import CONT_STEAL, Augmentation
+from tollkeeper.attacks.base import Attack
+from tollkeeper.attacks.fit import Schedule, fit
+from tollkeeper.attacks.networks.resnet import ResNet
+from tollkeeper.attacks.offline import Loss
+from tollkeeper.attacks.progress import Progress
+from tollkeeper.attacks.recovery.base import AsAnswered
+from tollkeeper.attacks.selection.base import Selection
+from tollkeeper.attacks.selection.random import Random
+from tollkeeper.attacks.surrogate import NetworkFactory, Surrogate
+from tollkeeper.attacks.torching import device, generator
+from tollkeeper.attacks.views import ask_views
+from tollkeeper.encoders.base import Encoder
+from tollkeeper.errors import ConfigurationError
+from tollkeeper.types import Batch
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """What a viewed attack trains on.
+
+    Attributes:
+        plain: (m, 3, h, w) uint8, the images without augmentation.
+        pixels: (v, m, 3, h, w) uint8, the views that were asked.
+        targets: (v, m, d) float32 victim answers.
+        draws: randomness of training.
+    """
+
+    plain: Tensor
+    pixels: Tensor
+    targets: Tensor
+    draws: torch.Generator
+
+    def some(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return one random view of each image of a batch and its answer."""
+        choice = torch.randint(len(self.pixels), index.shape, generator=self.draws)
+        return self.pixels[choice, index], self.targets[choice, index]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Viewed(Attack):
+    """Asks for `views` random views of as many images as the budget allows.
+
+    Attributes:
+        views: per image; each is a query.
+        augment: makes the views that are asked.
+        network: architecture of the surrogate.
+        schedule: how it is trained.
+        selection: which images of the pool are asked.
+    """
+
+    views: int
+    augment: Augmentation = CONT_STEAL
+    network: NetworkFactory = field(default_factory=ResNet)
+    schedule: Schedule = field(default_factory=Schedule)
+    selection: Selection = field(default_factory=Random)
+
+    def __post_init__(self) -> None:
+        """Refuse an attack that asks for nothing.
+
+        Raises:
+            ConfigurationError: no view.
+        """
+        if self.views < 1:
+            raise ConfigurationError(f"expected at least 1 view of each image, got {self.views}")
+
+    @property
+    def asks_per_input(self) -> int:
+        """Distinct queries that one image becomes."""
+        return self.views
+
+    def run(
+        self, victim: Encoder, queries: Batch, *, rng: np.random.Generator, progress: Progress
+    ) -> Encoder:
+        """Choose images, ask for views of them, and train a network on the answers."""
+        choosing, asking, building, drawing, ordering = rng.spawn(5)
+        count = remaining(victim) // self.views
+        if count < 1:
+            raise ConfigurationError(
+                f"expected a budget of at least {self.views} queries, one per view of an image, "
+                f"got {remaining(victim)}"
+            )
+        asker = Asker(victim, queries, recovery=AsAnswered(), rng=asking)
+        images = take(queries, self.selection.choose(queries, count, ask=asker, rng=choosing))
+        known = ask_views(
+            victim, images, views=self.views, augment=self.augment, rng=asking, progress=progress
+        )
+        network = self.network.build(known.embeddings.shape[2], building)
+        target = device()
+        asked = known.embeddings.shape[1]
+        views = Views(
+            network.prepare(images[:asked]).to(target),
+            torch.stack([network.prepare(view) for view in known.pixels]).to(target),
+            torch.from_numpy(known.embeddings).to(target),
+            generator(drawing),
+        )
+        loss, modules = self.loss(network, views, rng=drawing, progress=progress)
+        fit(
+            [network, *modules],
+            asked,
+            loss,
+            schedule=self.schedule,
+            rng=ordering,
+            progress=progress,
+        )
+        return Surrogate(network, dim=victim.dim)
+
+    @abstractmethod
+    def loss(
+        self, network: nn.Module, views: Views, *, rng: np.random.Generator, progress: Progress
+    ) -> tuple[Loss, list[nn.Module]]:
+        """Return the loss of a batch, and modules to be trained beside the network."""

@@ -1,0 +1,220 @@
+"""Every public attack copies a toy victim: one table, one assertion."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.torch
+torch = pytest.importorskip("torch")
+
+from tollkeeper.attacks.accounts import Accounts  # noqa: E402
+from tollkeeper.attacks.direct import Direct  # noqa: E402
+from tollkeeper.attacks.names import ATTACKS, load  # noqa: E402
+from tollkeeper.attacks.networks.convnet import ConvNet  # noqa: E402
+from tollkeeper.attacks.networks.ngram import NGram  # noqa: E402
+from tollkeeper.attacks.objectives.barlow import Barlow  # noqa: E402
+from tollkeeper.attacks.presets import for_two_cores  # noqa: E402
+from tollkeeper.attacks.surrogate import Surrogate  # noqa: E402
+from tollkeeper.errors import ConfigurationError, EncoderError  # noqa: E402
+from tollkeeper.testing import FakeClock  # noqa: E402
+from tollkeeper.testing.victims import (  # noqa: E402
+    ToyImageVictim,
+    ToyTextVictim,
+    blobs,
+    sentences,
+)
+from tollkeeper.types import Batch, Embeddings  # noqa: E402
+
+POOL, HELD_OUT = 400, 200
+CONV = ConvNet(width=4, side=16)
+NGRAM = NGram(buckets=256, width=32, hidden=64)
+LABELS = np.random.default_rng(8).integers(0, 5, POOL)
+
+# What a copy keeps of its victim's nearest neighbors at this size, at least. An untrained
+# network keeps .15 of images and .25 of texts. Attacks without a number do not beat that here:
+# SupCon learns the labels, which are random, and the others need more images and steps.
+KEEPS_IMAGES = {
+    "direct-mse": 0.5,
+    "direct-cosine": 0.5,
+    "direct-infonce": 0.5,
+    "direct-softnn": 0.4,
+    "direct-barlow-cross": 0.4,
+    "direct-bce": 0.3,
+    "direct-wasserstein": 0.25,
+    "cont-steal": 0.25,
+    "sybil-overlap": 0.4,
+    "sybil-trunk": 0.35,
+    "direct-supcon": None,
+    "direct-barlow": None,
+    "direct-symmetrized": None,
+    "head-recreation": None,
+    "stolen-encoder": None,
+    "rda": None,
+    "sybil-matching": None,
+}
+KEEPS_TEXTS = {"text-distillation": 0.35, "direct-cosine": 0.35, "direct-infonce": 0.35}
+
+
+def neighbors_kept(victim: Embeddings, copy: Embeddings) -> float:
+    """Return how often a row's nearest other row is among the copy's ten nearest ones."""
+    kept = 0
+    for row in range(len(victim)):
+        wanted = int(np.argsort(distances(victim, row))[1])
+        kept += wanted in np.argsort(distances(copy, row))[1:11]
+    return kept / len(victim)
+
+
+def distances(rows: Embeddings, at: int) -> Any:
+    """Return cosine distances of all centered rows to one; itself first."""
+    centered = rows - rows.mean(axis=0)
+    unit = centered / np.linalg.norm(centered, axis=1)[:, None]
+    away = 1 - unit @ unit[at]
+    away[at] = -1
+    return away
+
+
+def attack_named(name: str, *, text: bool = False, epochs: int = 12) -> Any:
+    """Return an attack at the size of a toy."""
+    attack: Any = for_two_cores(
+        load(name), text=text, epochs=epochs, network=NGRAM if text else CONV
+    )
+    return replace(attack, labels=LABELS) if name == "direct-supcon" else attack
+
+
+def steal(name: str, victim: Any, pool: Batch, *, text: bool = False, epochs: int = 12) -> Any:
+    """Run an attack with the largest budget that its pool allows."""
+    attack = attack_named(name, text=text, epochs=epochs)
+    return attack(
+        victim,
+        pool,
+        budget=POOL * attack.asks_per_input,
+        rng=np.random.default_rng(0),
+        clock=FakeClock(),
+    )
+
+
+def sybils(accounts: int) -> Accounts:
+    """Return accounts that see the toy victim through secret dense matrices."""
+    views = np.random.default_rng(5).normal(size=(accounts, 16, 16)).astype(np.float32)
+    return Accounts([ToyImageVictim(view=view) for view in views])
+
+
+def test_the_table_is_complete() -> None:
+    """Every public attack is tried here."""
+    assert {*KEEPS_IMAGES, *KEEPS_TEXTS} == set(ATTACKS)
+
+
+@pytest.mark.parametrize(("name", "least"), KEEPS_IMAGES.items())
+def test_attacks_copy_an_image_encoder(name: str, least: float | None) -> None:
+    """Each runs within its budget, and its copy keeps the victim's neighbors."""
+    many = name.startswith("sybil")
+    victim = sybils(2) if many else ToyImageVictim()
+    epochs = 3 if least is None else 15
+    theft = steal(name, victim, blobs(POOL), epochs=epochs)
+    budget = POOL * ATTACKS_PER_INPUT.get(name, 1)
+    assert theft.partial == ""
+    assert budget * 0.9 <= theft.queries_spent <= budget
+    held_out = blobs(HELD_OUT, seed=1)
+    copied = theft.surrogate.embed(held_out)
+    assert copied.shape == (HELD_OUT, 16)
+    if least is not None:
+        assert neighbors_kept(ToyImageVictim().embed(held_out), copied) >= least
+
+
+ATTACKS_PER_INPUT = {
+    "direct-barlow": 2,
+    "direct-symmetrized": 2,
+    "head-recreation": 2,
+    "cont-steal": 2,
+    "rda": 10,
+}
+
+
+@pytest.mark.parametrize(("name", "least"), KEEPS_TEXTS.items())
+def test_attacks_copy_a_text_encoder(name: str, least: float) -> None:
+    """The same attacks take a text network; the copy keeps neighbors of unseen sentences."""
+    theft = steal(name, ToyTextVictim(), sentences(POOL), text=True, epochs=30)
+    held_out = sentences(HELD_OUT, seed=1)
+    kept = neighbors_kept(ToyTextVictim().embed(held_out), theft.surrogate.embed(held_out))
+    assert kept >= least
+
+
+def test_an_untrained_network_is_below_every_bar() -> None:
+    """The bars above mean something: the same network without training misses all of them."""
+    held_out = blobs(HELD_OUT, seed=1)
+    network = Surrogate(CONV.build(16, np.random.default_rng(0)), dim=16)
+    kept = neighbors_kept(ToyImageVictim().embed(held_out), network.embed(held_out))
+    assert kept < min(least for least in KEEPS_IMAGES.values() if least is not None)
+    texts = sentences(HELD_OUT, seed=1)
+    reader = Surrogate(NGRAM.build(16, np.random.default_rng(0)), dim=16)
+    assert neighbors_kept(ToyTextVictim().embed(texts), reader.embed(texts)) < 0.35
+
+
+def test_the_same_seed_is_the_same_copy() -> None:
+    """All randomness comes from the generator handed in."""
+    one, two = (
+        steal("direct-cosine", ToyImageVictim(), blobs(POOL), epochs=2).surrogate for _ in range(2)
+    )
+    assert np.array_equal(one.embed(blobs(9)), two.embed(blobs(9)))
+
+
+class FakeStopping(ToyImageVictim):
+    """Answers its first calls and then is gone."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self.left = calls
+
+    def embed(self, inputs: Batch) -> Embeddings:
+        self.left -= 1
+        if self.left < 0:
+            raise EncoderError("connection reset")
+        return super().embed(inputs)
+
+
+@pytest.mark.parametrize("name", ["direct-mse", "stolen-encoder", "cont-steal", "rda"])
+def test_a_break_leaves_a_partial_copy(name: str) -> None:
+    """What was answered before the break is trained on, and the theft says so."""
+    theft = steal(name, FakeStopping(1), blobs(POOL), epochs=2)
+    assert theft.partial == "connection reset"
+    assert 0 < theft.queries_spent < POOL
+    assert theft.surrogate.embed(blobs(3)).shape == (3, 16)
+
+
+def test_a_view_attack_wants_a_budget_of_one_image() -> None:
+    """Nine queries are no image with ten views."""
+    with pytest.raises(ConfigurationError, match="at least 10 queries"):
+        attack_named("rda")(
+            ToyImageVictim(),
+            blobs(POOL),
+            budget=9,
+            rng=np.random.default_rng(0),
+            clock=FakeClock(),
+        )
+
+
+def test_two_view_objectives_are_not_for_direct() -> None:
+    """Rows of one view would be paired with other images."""
+    with pytest.raises(ConfigurationError, match="use TwoViews"):
+        Direct(objective=Barlow())
+
+
+def test_unknown_attacks_are_named() -> None:
+    """A typo lists what there is."""
+    with pytest.raises(ConfigurationError, match=r"no attack 'mse'; choose direct-mse"):
+        load("mse")
+
+
+def test_every_entry_says_what_it_is() -> None:
+    """Summary, source and modality are there, in one line each."""
+    for name, entry in ATTACKS.items():
+        assert re.fullmatch(r"[a-z]+(-[a-z]+)*", name)
+        assert entry.summary
+        assert entry.source
+        assert entry.accepts
+        assert "\n" not in entry.summary + entry.source
