@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tollkeeper.attacks.names import ATTACKS
 from tollkeeper.bench.audit import audit
 from tollkeeper.bench.experiment import Experiment, Measurement, Metric, Result
 from tollkeeper.bench.registry import EXPERIMENTS, UNMEASURED_PROFILES
@@ -30,6 +31,7 @@ EXPERIMENT = Experiment(
     measure=lambda setting, context: Measurement({}),
     promises=("speed.d*", "bytes"),
     covers=("good",),
+    attacks=("copy",),
 )
 GOOD = Result(
     id="example",
@@ -53,6 +55,8 @@ def problems(folder: Path, **changed: Any) -> list[str]:
         "experiments": (EXPERIMENT,),
         "unmeasured": {"toy": "for tests"},
         "profile_names": ("good", "toy"),
+        "idle": {},
+        "attack_names": ("copy",),
     }
     return audit(folder, **{**arguments, **changed})
 
@@ -132,8 +136,26 @@ def test_profiles_must_be_covered_or_excused(
     assert complaint in found
 
 
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"attack_names": ("copy", "fresh")}, "attack 'fresh' is measured by no experiment"),
+        ({"attack_names": ("copy", "idle"), "idle": {"idle": ""}}, "'idle' is measured by no"),
+        ({"attack_names": ()}, "attack 'copy' is covered or excused but does not exist"),
+        ({"idle": {"copy": "why"}}, "attack 'copy' is excused although"),
+    ],
+)
+def test_attacks_must_be_measured_or_excused(
+    folder: Path, changed: dict[str, Any], complaint: str
+) -> None:
+    """A public attack that no experiment runs fails the audit, unless there is a reason."""
+    (found,) = problems(folder, **changed)
+    assert complaint in found
+
+
 def test_shipped_profiles_are_all_accounted_for(tmp_path: Path) -> None:
     """The real registry leaves no real profile out; only results may be missing here."""
     found = audit(tmp_path)
     assert len(found) == sum(len(experiment.committed) for experiment in EXPERIMENTS)
     assert set(UNMEASURED_PROFILES) < set(profiles.NAMES)
+    assert {name for one in EXPERIMENTS for name in one.attacks} <= set(ATTACKS)

@@ -7,31 +7,71 @@ from pathlib import Path
 import pytest
 
 from tollkeeper.bench.experiment import Metric, Result
-from tollkeeper.bench.tables import BEGIN, END, insert
+from tollkeeper.bench.tables import insert, mentioned
+
+PAGE = """before
+<!-- table: x-cpu a.* bytes tiny -->
+old
+<!-- end -->
+between
+<!-- grid: x-cpu user.* -->
+<!-- end -->
+after
+"""
 
 
-def test_insert_replaces_only_what_is_between_the_markers(tmp_path: Path) -> None:
-    """Numbers come from the file with three significant digits; inserting twice changes nothing."""
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with one result."""
     metrics = {
         "a.b": Metric(1.98273, "ratio", "lower", interval=(1.8821, 1.99911)),
         "bytes": Metric(10240, "bytes", "lower"),
         "tiny": Metric(0.012345, "ms", "lower"),
+        "user.none.cars": Metric(0.5, "accuracy", "higher", interval=(0.4, 0.6)),
+        "user.none.cats": Metric(0.75, "accuracy", "higher"),
+        "user.guard.cats": Metric(0.25, "accuracy", "higher"),
     }
     manifest = {"git": {"sha": "0123456789abcdef"}, "hardware": {"cpu": "Toy", "cores": 2}}
     (tmp_path / "x-cpu.json").write_bytes(Result("x", "cpu", metrics, {}, manifest).to_json())
-    page = f"before {BEGIN} old {END} after"
-    written = insert(page, tmp_path)
+    return tmp_path
+
+
+def test_a_table_has_a_line_for_each_metric_asked_for(folder: Path) -> None:
+    """Numbers come from the file with three significant digits."""
+    written = insert(PAGE, folder)
     assert "| `a.b` | 1.98 | 1.88 to 2.00 | ratio | lower |" in written
     assert "| `bytes` | 10,240 |  | bytes | lower |" in written
     assert "| `tiny` | 0.0123 |" in written
-    assert "Commit `0123456789ab`, Toy, 2 cores." in written
-    assert written.startswith("before ")
-    assert written.endswith(" after")
-    assert " old " not in written
-    assert insert(written, tmp_path) == written
+    assert "`tollkeeper bench run x --scale cpu`, commit `0123456789ab`, Toy, 2 cores." in written
+    assert "old" not in written
 
 
-def test_a_page_without_markers_is_refused(tmp_path: Path) -> None:
-    """Nothing is written into a page that did not ask for it."""
-    with pytest.raises(ValueError, match="expected the lines"):
-        insert("no markers", tmp_path)
+def test_a_grid_has_the_last_part_of_names_as_columns(folder: Path) -> None:
+    """One line for each beginning of a name; what was not measured stays empty."""
+    written = insert(PAGE, folder)
+    assert "|  | cars | cats |" in written
+    assert "| `user.none` | 0.500 (0.400 to 0.600) | 0.750 |" in written
+    assert "| `user.guard` |  | 0.250 |" in written
+
+
+def test_only_what_is_between_markers_changes(folder: Path) -> None:
+    """Everything else stays, and inserting twice changes nothing."""
+    written = insert(PAGE, folder)
+    assert written.startswith("before\n<!-- table: x-cpu a.* bytes tiny -->\n")
+    assert "<!-- end -->\nbetween\n<!-- grid:" in written
+    assert written.endswith("<!-- end -->\nafter\n")
+    assert insert(written, folder) == written
+    assert mentioned(written) == {"x-cpu"}
+
+
+@pytest.mark.parametrize(
+    ("page", "complaint"),
+    [
+        ("no markers", "expected `<!-- table"),
+        ("<!-- table: x-cpu gone.* -->\n<!-- end -->", "no metric like gone"),
+    ],
+)
+def test_a_page_that_would_show_nothing_is_refused(folder: Path, page: str, complaint: str) -> None:
+    """A page without markers and a pattern without metrics are errors, not empty tables."""
+    with pytest.raises(ValueError, match=complaint):
+        insert(page, folder)

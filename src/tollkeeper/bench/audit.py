@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from tollkeeper.attacks.names import ATTACKS
 from tollkeeper.bench import registry
 from tollkeeper.bench.experiment import BenchError, Experiment, Result, read_result
 from tollkeeper.guard import profiles
@@ -20,6 +21,8 @@ def audit(
     experiments: Sequence[Experiment[Any]] = registry.EXPERIMENTS,
     unmeasured: Mapping[str, str] = registry.UNMEASURED_PROFILES,
     profile_names: Sequence[str] = tuple(profiles.NAMES),
+    idle: Mapping[str, str] = registry.UNMEASURED_ATTACKS,
+    attack_names: Sequence[str] = tuple(ATTACKS),
 ) -> list[str]:
     """Return one sentence per problem; an empty list means that all is well.
 
@@ -28,12 +31,25 @@ def audit(
         experiments: those that must have results.
         unmeasured: profiles excused from measurement, with the reason.
         profile_names: public guard profiles.
+        idle: attacks excused from measurement, with the reason.
+        attack_names: public attacks.
     """
     folder = Path(results)
     return [
         *_missing(folder, experiments),
         *(problem for path in sorted(folder.glob("*")) for problem in _file(path, experiments)),
-        *_uncovered(experiments, unmeasured, profile_names),
+        *_uncovered(
+            "profile",
+            {profile for experiment in experiments for profile in experiment.covers},
+            unmeasured,
+            profile_names,
+        ),
+        *_uncovered(
+            "attack",
+            {attack for experiment in experiments for attack in experiment.attacks},
+            idle,
+            attack_names,
+        ),
     ]
 
 
@@ -74,15 +90,12 @@ def _stale(name: str, result: Result, experiment: Experiment[Any]) -> Iterator[s
 
 
 def _uncovered(
-    experiments: Sequence[Experiment[Any]],
-    unmeasured: Mapping[str, str],
-    profile_names: Sequence[str],
+    kind: str, covered: set[str], excused: Mapping[str, str], names: Sequence[str]
 ) -> Iterator[str]:
-    covered = {profile for experiment in experiments for profile in experiment.covers}
-    for profile in profile_names:
-        if profile not in covered and not unmeasured.get(profile, "").strip():
-            yield f"profile {profile!r} is measured by no experiment and excused without a reason"
-    for profile in sorted({*covered, *unmeasured} - set(profile_names)):
-        yield f"profile {profile!r} is covered or excused but does not exist"
-    for profile in sorted(covered & set(unmeasured)):
-        yield f"profile {profile!r} is excused although an experiment covers it"
+    for name in names:
+        if name not in covered and not excused.get(name, "").strip():
+            yield f"{kind} {name!r} is measured by no experiment and excused without a reason"
+    for name in sorted({*covered, *excused} - set(names)):
+        yield f"{kind} {name!r} is covered or excused but does not exist"
+    for name in sorted(covered & set(excused)):
+        yield f"{kind} {name!r} is excused although an experiment covers it"

@@ -108,6 +108,7 @@ class Experiment(Generic[S]):
         measure: turns a setting into numbers.
         promises: glob patterns; each must match a metric of every committed result.
         covers: guard profiles that this experiment measures.
+        attacks: attacks that it runs, by their public names.
         committed: scales whose results are kept in the repository.
     """
 
@@ -117,6 +118,7 @@ class Experiment(Generic[S]):
     measure: Callable[[S, Context], Measurement]
     promises: tuple[str, ...]
     covers: tuple[str, ...] = ()
+    attacks: tuple[str, ...] = ()
     committed: tuple[str, ...] = ("cpu",)
 
     def setting(self, scale: str, overrides: Mapping[str, str] | None = None) -> S:

@@ -7,7 +7,6 @@ is the mean over secrets, and its interval is their whole range.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -22,7 +21,8 @@ from tollkeeper.bench.experiment import (
     Measurement,
     Metric,
 )
-from tollkeeper.data import Dataset, load_images, load_text
+from tollkeeper.bench.inputs import noted
+from tollkeeper.data import load_images, load_text
 from tollkeeper.encoders.load import load_encoder
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.gateway.calibrations import calibration_for
@@ -310,7 +310,7 @@ def _some(inputs: Batch, count: int, *, rng: np.random.Generator) -> Batch:
 
 def _texts(data: dict[str, str]) -> dict[str, _Parts]:
     """Return all Banking77 questions, and distinct news, reviews and encyclopedia passages."""
-    narrow = [*_load(load_text, data, "banking77", "train", "test")]
+    narrow = [*noted(load_text, data, "banking77", "train", "test")]
     named = {
         "ag_news": ("train", "test"),
         "sst2": ("train",),
@@ -318,7 +318,7 @@ def _texts(data: dict[str, str]) -> dict[str, _Parts]:
         "wikitext2": ("validation", "test"),
     }
     found = [
-        part for name, splits in named.items() for part in _load(load_text, data, name, *splits)
+        part for name, splits in named.items() for part in noted(load_text, data, name, *splits)
     ]
     distinct = sorted({text for part in found for text in part.inputs})
     return {"narrow": [part.inputs for part in narrow], "broad": [distinct]}
@@ -326,14 +326,14 @@ def _texts(data: dict[str, str]) -> dict[str, _Parts]:
 
 def _images(data: dict[str, str]) -> dict[str, _Parts]:
     """Return CIFAR-10 cats, cats and dogs, and a mix of things, scenes and traffic signs."""
-    (animals,) = _load(load_images, data, "cifar10", "test")
+    (animals,) = noted(load_images, data, "cifar10", "test")
     named = {
         "tiny_imagenet": ("train",),
         "cifar100": ("train", "test"),
         "gtsrb32": ("train", "test"),
     }
     mix = [
-        part for name, splits in named.items() for part in _load(load_images, data, name, *splits)
+        part for name, splits in named.items() for part in noted(load_images, data, name, *splits)
     ]
     pictures, labels = np.asarray(animals.inputs), np.asarray(animals.labels)
     return {
@@ -347,23 +347,6 @@ _TRAFFICS: Mapping[str, Callable[[dict[str, str]], dict[str, _Parts]]] = {
     "builtin:text": _texts,
     "builtin:image": _images,
 }
-
-
-def _load(
-    load: Callable[[str, str], Dataset], data: dict[str, str], name: str, *splits: str
-) -> Iterator[Dataset]:
-    """Yield splits and note the checksum of what they hold."""
-    for split in splits:
-        found = load(name, split)
-        data[f"{name}/{split}"] = checksum(found.inputs)
-        yield found
-
-
-def checksum(inputs: Batch) -> str:
-    """Return the SHA-256 of texts, each ended by a zero byte, or of an array's bytes."""
-    if isinstance(inputs, np.ndarray):
-        return hashlib.sha256(inputs.tobytes()).hexdigest()
-    return hashlib.sha256("".join(f"{text}\0" for text in inputs).encode()).hexdigest()
 
 
 EXPERIMENT = Experiment(

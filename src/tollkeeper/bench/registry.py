@@ -2,23 +2,53 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterator
 from typing import Any
 
 from tollkeeper.bench import gateway_overhead, guard_coverage, guard_speed, ledger_durability
 from tollkeeper.bench.experiment import Experiment
 from tollkeeper.errors import ConfigurationError
 
+_LAB = (
+    "b4b_coverage",
+    "b4b_remap",
+    "b4b_theft",
+    "noise_sweep",
+    "ssl_losses",
+    "stolen_encoder_bench",
+    "cont_steal_bench",
+    "rda_bench",
+)
+"""Modules of `bench.theft` whose experiments need the lab tools."""
+
+
+def _lab() -> Iterator[Experiment[Any]]:
+    """Yield the experiments on theft; none where torch and the like are not installed."""
+    try:
+        for name in _LAB:
+            module = importlib.import_module(f"tollkeeper.bench.theft.{name}")
+            yield module.EXPERIMENT
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("tollkeeper"):
+            raise
+
+
 EXPERIMENTS: tuple[Experiment[Any], ...] = (
     guard_speed.EXPERIMENT,
     guard_coverage.EXPERIMENT,
     gateway_overhead.EXPERIMENT,
     ledger_durability.EXPERIMENT,
+    *_lab(),
 )
 
 UNMEASURED_PROFILES = {
     "cheapest": "for tests only; its numbers are not claims",
 }
 """Guard profiles that no experiment covers, and why."""
+
+UNMEASURED_ATTACKS: dict[str, str] = {}
+"""Attacks that no experiment runs, and why."""
 
 
 def main_list() -> list[Experiment[Any]]:
@@ -36,4 +66,7 @@ def find(experiment_id: str) -> Experiment[Any]:
         if experiment.id == experiment_id:
             return experiment
     known = ", ".join(experiment.id for experiment in EXPERIMENTS)
-    raise ConfigurationError(f"no experiment {experiment_id!r}; choose {known}")
+    raise ConfigurationError(
+        f"no experiment {experiment_id!r}; choose {known} (experiments on theft need the lab "
+        "tools: pip install 'tollkeeper[lab]')"
+    )

@@ -1,54 +1,100 @@
-"""Tables of committed results, as Markdown: documentation holds no number typed by hand."""
+"""Tables of committed results, as Markdown: documentation holds no number typed by hand.
+
+A page asks for a table with a pair of comments; what is between them is written here::
+
+    <!-- table: guard-speed-cpu admit_over_projection.* -->
+    <!-- grid: b4b-theft-cpu legit.* attack.* -->
+    <!-- end -->
+
+`table` has a line for each metric. `grid` puts the last part of the metrics' names into columns.
+Patterns choose metrics; without any, all are shown.
+"""
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from tollkeeper.bench.experiment import Metric, Result, read_result
 
-BEGIN = "<!-- results: tables of benchmarks/results, written by `tollkeeper bench tables` -->"
-END = "<!-- end of results -->"
-
-
-def render(folder: Path) -> str:
-    """Return one table for each result file of a folder, in the order of file names."""
-    return "\n\n".join(_table(read_result(path)) for path in sorted(folder.glob("*.json")))
+_SECTION = re.compile(r"(<!-- (table|grid): (\S+)((?: [^ >]+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def insert(document: str, folder: Path) -> str:
-    """Return a document with the part between the two markers replaced by the tables.
+    """Return a document with everything between its markers replaced by tables.
 
     Raises:
-        ValueError: the document lacks a marker.
+        ValueError: the document has no marker, or a table would be empty.
+        BenchError: a result file cannot be read.
     """
-    before, found, rest = document.partition(BEGIN)
-    _, closed, after = rest.partition(END)
-    if not found or not closed:
-        raise ValueError(f"expected the lines {BEGIN!r} and {END!r} in the document")
-    return f"{before}{BEGIN}\n\n{render(folder)}\n\n{END}{after}"
+    written, count = _SECTION.subn(lambda found: _section(found, folder), document)
+    if not count:
+        raise ValueError("expected `<!-- table: NAME -->` and `<!-- end -->` in the document")
+    return written
 
 
-def _table(result: Result) -> str:
+def mentioned(document: str) -> set[str]:
+    """Return the names of the results that a document shows."""
+    return {found.group(3) for found in _SECTION.finditer(document)}
+
+
+def _section(found: re.Match[str], folder: Path) -> str:
+    begin, layout, name, patterns, end = found.groups()
+    result = read_result(folder / f"{name}.json")
+    chosen = {
+        metric: value
+        for metric, value in result.metrics.items()
+        if not patterns or any(fnmatchcase(metric, pattern) for pattern in patterns.split())
+    }
+    if not chosen:
+        raise ValueError(f"{name} has no metric like{patterns}")
+    return f"{begin}\n{_origin(result)}\n\n{_LAYOUTS[layout](chosen)}\n\n{end}"
+
+
+def _origin(result: Result) -> str:
     hardware = result.manifest.get("hardware", {})
     commit = str(result.manifest.get("git", {}).get("sha", "unknown"))[:12]
-    lines = [
-        f"### `{result.id}`, scale `{result.scale}`",
-        "",
-        f"Commit `{commit}`, {hardware.get('cpu', '?')}, {hardware.get('cores', '?')} cores.",
-        "",
-        "| metric | value | interval | unit | better |",
-        "|---|---|---|---|---|",
-    ]
-    lines += [_row(name, metric) for name, metric in result.metrics.items()]
-    return "\n".join(lines)
-
-
-def _row(name: str, metric: Metric) -> str:
-    interval = "" if metric.interval is None else " to ".join(map(_short, metric.interval))
     return (
-        f"| `{name}` | {_short(metric.value)} | {interval} | {metric.unit} | {metric.direction} |"
+        f"`tollkeeper bench run {result.id} --scale {result.scale}`, commit `{commit}`, "
+        f"{hardware.get('cpu', '?')}, {hardware.get('cores', '?')} cores."
     )
+
+
+def _table(metrics: Mapping[str, Metric]) -> str:
+    rows = [
+        (f"`{name}`", _short(metric.value), _interval(metric), metric.unit, metric.direction)
+        for name, metric in metrics.items()
+    ]
+    return _markdown(("metric", "value", "interval", "unit", "better"), rows)
+
+
+def _grid(metrics: Mapping[str, Metric]) -> str:
+    """Return one line for each beginning of a name, one column for each last part."""
+    cells: dict[str, dict[str, str]] = {}
+    for name, metric in metrics.items():
+        row, _, column = name.rpartition(".")
+        interval = f" ({_interval(metric)})" if metric.interval else ""
+        cells.setdefault(row, {})[column] = _short(metric.value) + interval
+    columns = list(dict.fromkeys(column for row in cells.values() for column in row))
+    rows = [
+        (f"`{row}`", *(found.get(column, "") for column in columns)) for row, found in cells.items()
+    ]
+    return _markdown(("", *columns), rows)
+
+
+_LAYOUTS: Mapping[str, Callable[[Mapping[str, Metric]], str]] = {"table": _table, "grid": _grid}
+
+
+def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _interval(metric: Metric) -> str:
+    return "" if metric.interval is None else " to ".join(map(_short, metric.interval))
 
 
 def _short(value: float) -> str:

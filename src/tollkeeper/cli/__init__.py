@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tollkeeper import __version__
-from tollkeeper.cli import lab, operate, serve
+from tollkeeper.cli import attack, demo, lab, operate, serve
 from tollkeeper.cli.output import fail
 from tollkeeper.errors import TollkeeperError
 
@@ -31,7 +31,9 @@ app.add_typer(operate.records, name="records")
 app.add_typer(operate.settings_verbs, name="config")
 app.command("calibrate")(lab.calibrate)
 app.command("embed")(lab.embed)
+app.add_typer(attack.attack, name="attack")
 app.add_typer(lab.bench, name="bench")
+app.command("demo")(demo.demo)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback signature

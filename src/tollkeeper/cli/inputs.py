@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tollkeeper.encoders.base import Encoder
 from tollkeeper.errors import ConfigurationError, InputError
@@ -83,7 +84,7 @@ def batches(items: Sequence[str | Path], encoder: Encoder) -> Iterator[list[Any]
         raise ConfigurationError("expected texts or images, got both; use two commands")
     for start in range(0, len(items), BATCH):
         batch = items[start : start + BATCH]
-        yield [item if isinstance(item, str) else _pixels(item) for item in batch]
+        yield [item if isinstance(item, str) else pixels(item) for item in batch]
 
 
 def _items(path: Path) -> list[str | Path]:
@@ -94,7 +95,12 @@ def _items(path: Path) -> list[str | Path]:
     return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def _pixels(path: Path) -> Any:
+def pixels(path: Path) -> NDArray[np.uint8]:
+    """Decode an image file as the gateway decodes the same file in a data URI: (h, w, 3).
+
+    Raises:
+        ConfigurationError: it cannot be read or is no image.
+    """
     kind = _IMAGE_TYPES[path.suffix.lower()]
     try:
         data = base64.b64encode(path.read_bytes()).decode()

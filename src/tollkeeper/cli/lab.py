@@ -141,7 +141,7 @@ def run_experiment(
     """Run one experiment and print its metrics."""
     from tollkeeper.bench import progress_bar, run
 
-    changes = _pairs(overrides or [])
+    changes = pairs(overrides or [])
     with progress_bar(experiment) as progress:
         result = run(experiment, scale, seed=seed, overrides=changes, progress=progress)
     if json_file is not None:
@@ -234,15 +234,15 @@ def _embed(
     return np.concatenate([embed(batch) for batch in bar])
 
 
-def _pairs(texts: Iterable[str]) -> dict[str, str]:
+def pairs(texts: Iterable[str]) -> dict[str, str]:
     """Return `key=value` texts as a dict."""
-    pairs = {}
+    found = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not (key and equals):
             raise ConfigurationError(f"expected --set KEY=VALUE, got {text!r}")
-        pairs[key] = value
-    return pairs
+        found[key] = value
+    return found
 
 
 def _write(path: Path, data: bytes, *, mode: int = _PRIVATE) -> None:
