@@ -12,7 +12,17 @@ from typing import Any
 
 import numpy as np
 
-PACKAGES = ("tollkeeper", "numpy", "onnxruntime", "starlette", "uvicorn", "uvloop")
+PACKAGES = (
+    "tollkeeper",
+    "numpy",
+    "onnxruntime",
+    "starlette",
+    "uvicorn",
+    "uvloop",
+    "torch",
+    "scikit-learn",
+    "scipy",
+)
 """Distributions whose version can move a number."""
 
 
