@@ -56,6 +56,7 @@ KEEPS_IMAGES = {
     "stolen-encoder": None,
     "rda": None,
     "sybil-matching": None,
+    "sybil-rotation": None,
 }
 KEEPS_TEXTS = {"text-distillation": 0.35, "direct-cosine": 0.35, "direct-infonce": 0.35}
 

@@ -16,6 +16,7 @@ from tollkeeper.attacks.recovery.averages import (
 )
 from tollkeeper.attacks.recovery.base import AsAnswered, Recovery
 from tollkeeper.attacks.recovery.shrinkage import WienerShrinkage, shrink
+from tollkeeper.attacks.recovery.standardized import Standardized
 from tollkeeper.encoders.metered import MeteredEncoder
 from tollkeeper.errors import ConfigurationError, InputError
 from tollkeeper.types import Batch, Embeddings
@@ -287,3 +288,17 @@ def test_impossible_scales_are_refused() -> None:
     ):
         with pytest.raises(ConfigurationError, match="expected 10 noise scales"):
             WienerShrinkage(AsAnswered(), wrong).finish(rows)
+
+
+def test_standardized_answers_have_no_scale_left() -> None:
+    """A diagonal affine transform with pads comes out up to signs, column by column."""
+    rng = np.random.default_rng(0)
+    clean = rng.gamma(2.0, size=(50, 6)).astype(np.float32)
+    scale, shift = rng.uniform(-1, 1, (2, 6))
+    padded = np.hstack([clean * scale + shift, np.full((50, 2), 0.7)]).astype(np.float32)
+    cleaned = Standardized().finish(padded)
+    for column in range(6):
+        mean, deviation = clean[:, column].mean(), clean[:, column].std()
+        expected = (clean[:, column] - mean) / deviation * np.sign(scale[column])
+        np.testing.assert_allclose(cleaned[:, column], expected, atol=1e-3)
+    assert not cleaned[:, 6:].any()

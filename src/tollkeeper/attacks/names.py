@@ -70,6 +70,9 @@ ATTACKS: Mapping[str, Entry] = {
     "sybil-matching": Entry(
         "presets:sybil_matching", "accounts matched without shared inputs", "ours", _BOTH
     ),
+    "sybil-rotation": Entry(
+        "presets:sybil_rotation", "the same against orthogonal transforms", "ours", _BOTH
+    ),
     "sybil-trunk": Entry("presets:sybil_trunk", "one trunk, a head per account", "ours", _BOTH),
 }
 

@@ -28,6 +28,7 @@ from tollkeeper.attacks.objectives.base import Objective
 from tollkeeper.attacks.rda import RDA
 from tollkeeper.attacks.stolen_encoder import StolenEncoder
 from tollkeeper.attacks.surrogate import NetworkFactory
+from tollkeeper.attacks.sybil.alignment import RotationMatcher
 from tollkeeper.attacks.sybil.mapped import Mapped
 from tollkeeper.attacks.sybil.mappers import RidgeMapper
 from tollkeeper.attacks.sybil.matched import Matched
@@ -129,6 +130,11 @@ def sybil_overlap() -> Mapped:
 def sybil_matching() -> Matched:
     """InfoNCE over several accounts, matched without shared inputs."""
     return Matched(inner=infonce())
+
+
+def sybil_rotation() -> Matched:
+    """InfoNCE over several accounts, rotated onto each other without shared inputs."""
+    return Matched(inner=infonce(), matcher=RotationMatcher())
 
 
 def sybil_trunk() -> SharedTrunk:

@@ -36,16 +36,19 @@ class Views:
         pixels: (v, m, 3, h, w) uint8, the views that were asked.
         targets: (v, m, d) float32 victim answers.
         draws: randomness of training.
+        turns: (m,) int64, how often each image was drawn; starts anywhere.
     """
 
     plain: Tensor
     pixels: Tensor
     targets: Tensor
     draws: torch.Generator
+    turns: Tensor
 
     def some(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Return one random view of each image of a batch and its answer."""
-        choice = torch.randint(len(self.pixels), index.shape, generator=self.draws)
+        """Return the next view of each image of a batch and its answer, all in turn."""
+        choice = self.turns[index] % len(self.pixels)
+        self.turns[index] += 1
         return self.pixels[choice, index], self.targets[choice, index]
 
 
@@ -105,6 +108,7 @@ class Viewed(Attack):
             torch.stack([network.prepare(view) for view in known.pixels]).to(target),
             torch.from_numpy(known.embeddings).to(target),
             generator(drawing),
+            torch.from_numpy(drawing.integers(0, self.views, asked)),
         )
         loss, modules = self.loss(network, views, rng=drawing, progress=progress)
         fit(

@@ -66,19 +66,18 @@ class Setting:
     task: str = "cifar10"
     transforms: tuple[str, ...] = tuple(TRANSFORMS)
     counts: tuple[int, ...] = (10, 30, 100, 300, 1000, 3000, 10_000)
-    trained_counts: tuple[int, ...] = (10, 100, 1000, 10_000)
+    trained_counts: tuple[int, ...] = (10, 1000, 10_000)
     noised_counts: tuple[int, ...] = (100, 1000, 3000)
     trained: tuple[str, ...] = (
         "paper/affine",
         "paper/pad_shuffle",
         "paper/affine_pad_shuffle",
         "paper/binary",
-        "paper3/affine",
     )
-    trained_noised: tuple[str, ...] = ("paper/affine",)
+    trained_noised: tuple[str, ...] = ()
     noise: tuple[float, ...] = (0.1, 1.0)
-    steps: int = 1000
-    ladder: tuple[int, ...] = (1000, 4000)
+    steps: int = 4000
+    ladder: tuple[int, ...] = (1000, 8000)
     train: int = 3000
     test: int = 2000
     seeds: int = 3

@@ -7,7 +7,7 @@ sketch, each input is charged before its answer leaves, and no attack knows that
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -20,10 +20,12 @@ from tollkeeper.attacks.fit import Adam, Schedule
 from tollkeeper.attacks.networks.convnet import ConvNet
 from tollkeeper.attacks.objectives.infonce import InfoNCE
 from tollkeeper.attacks.recovery.averages import AverageRepeats
+from tollkeeper.attacks.recovery.standardized import Standardized
 from tollkeeper.attacks.sybil.alignment import RotationMatcher
 from tollkeeper.attacks.sybil.mapped import Mapped
 from tollkeeper.attacks.sybil.mappers import RidgeMapper
 from tollkeeper.attacks.sybil.matched import Matched
+from tollkeeper.attacks.sybil.matching import CoordinateMatcher
 from tollkeeper.attacks.sybil.network_mappers import ThreeLayerMapper
 from tollkeeper.attacks.sybil.shared_trunk import SharedTrunk
 from tollkeeper.bench.experiment import Context, Direction, Experiment, Measurement, Metric
@@ -39,6 +41,7 @@ from tollkeeper.errors import ConfigurationError
 from tollkeeper.gateway.calibrations import calibration_for
 from tollkeeper.guard import profiles
 from tollkeeper.guard.profiles import Profile
+from tollkeeper.guard.transform import AffinePadShuffle
 
 NONE = "none"
 
@@ -71,11 +74,10 @@ class Setting(Scene):
         "sybil2/b4b-scaled",
         "sybil2/recommended",
         "sybil5/b4b-scaled",
-        "sybil10/b4b-2023",
         "sybil10/b4b-scaled",
-        "sybil10/recommended",
         "sybil2_paper/b4b-scaled",
-        "sybil2_matching/recommended",
+        "sybil2_rotation/recommended",
+        "sybil2_matching/b4b-2023-shuffled",
         "sybil10_trunk/b4b-scaled",
     )
     defenses: tuple[str, ...] = (NONE, "b4b-2023", "b4b-scaled", "recommended")
@@ -103,7 +105,7 @@ class Job:
 
     Attributes:
         user: a key of `USERS` with a number of accounts for sybils, `legit`, or a floor.
-        defense: `none`, `b4b-scaled` or a public profile.
+        defense: a public profile or one of `EXTRA_DEFENSES`.
         seed: of everything.
         root: seed of the run.
         setting: of the experiment.
@@ -148,9 +150,15 @@ def _paper(setting: Setting) -> Attack:
     return Mapped(inner=_direct(setting), mapper=ThreeLayerMapper(), anchors=setting.budget // 5)
 
 
-def _matching(setting: Setting) -> Attack:
+def _rotation(setting: Setting) -> Attack:
     """Share no input: find the rotation between the accounts by the shape of their answers."""
     return Matched(inner=_direct(setting), matcher=RotationMatcher())
+
+
+def _matching(setting: Setting) -> Attack:
+    """Share no input: pair the coordinates of the accounts by their statistics."""
+    inner = replace(_direct(setting), recovery=Standardized())
+    return Matched(inner=inner, matcher=CoordinateMatcher())
 
 
 def _trunk(setting: Setting) -> Attack:
@@ -162,6 +170,7 @@ USERS = {
     "attack_averaging": _averaging,
     "sybil": _overlap,
     "sybil_paper": _paper,
+    "sybil_rotation": _rotation,
     "sybil_matching": _matching,
     "sybil_trunk": _trunk,
 }
@@ -185,9 +194,17 @@ def thief(user: str, setting: Setting) -> tuple[Attack, int]:
 # -- one job -----------------------------------------------------------------------
 
 
+EXTRA_DEFENSES: Mapping[str, Callable[[], Profile]] = {
+    "b4b-scaled": scaled_b4b,
+    # The transform of the paper's remapping study instead of its dense one.
+    "b4b-2023-shuffled": lambda: replace(profiles.B4B_2023, transform=AffinePadShuffle()),
+}
+"""Defenses that only experiments have."""
+
+
 def profile(name: str) -> Profile:
-    """Return a defense by name: a public profile, or `b4b-scaled`."""
-    return scaled_b4b() if name == "b4b-scaled" else profiles.get(name)
+    """Return a defense by name: a public profile, or one of `EXTRA_DEFENSES`."""
+    return EXTRA_DEFENSES[name]() if name in EXTRA_DEFENSES else profiles.get(name)
 
 
 def guarded(encoder: Encoder, job: Job) -> GuardedVictim:
@@ -252,7 +269,7 @@ def _self_trained(job: Job, stage: Stage) -> Encoder:
         np.asarray(stage.pool.inputs)[chosen],
         job.setting.network(),
         stage.answers.shape[1],
-        schedule=replace(job.setting.schedule(), batch=256),
+        schedule=job.setting.schedule(),
         rng=job.rng(6),
     )
 
@@ -369,5 +386,5 @@ EXPERIMENT = Experiment(
         "floor.ssl.*",
     ),
     covers=("b4b-2023", "recommended", "none"),
-    attacks=("direct-infonce", "sybil-overlap", "sybil-matching", "sybil-trunk"),
+    attacks=("direct-infonce", "sybil-overlap", "sybil-matching", "sybil-rotation", "sybil-trunk"),
 )

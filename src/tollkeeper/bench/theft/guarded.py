@@ -103,8 +103,8 @@ def scaled_b4b(
     differ, because without them the guard does nothing at this scale: the hash splits at the
     calibration sample's medians (raw features of one orthant share few buckets), noise is in
     units of the encoder's feature standard deviation (the paper's scale is absolute), and
-    2**10 buckets a projection instead of 2**12, which 10,000 queries fill like 50,000 fill the
-    paper's: 9.8 against 12.2 queries a bucket.
+    2**10 buckets a projection instead of 2**12: 12,500 queries fill them as 50,000 fill the
+    paper's, 12.2 queries a bucket.
 
     Args:
         bits: hyperplanes a projection.

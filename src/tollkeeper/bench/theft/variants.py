@@ -167,7 +167,7 @@ def lineup(trial: Trial, stage: Stage, make: Make) -> dict[str, Variant]:
     """Return floors and variants by name; text has no views to train itself on."""
     floors = [Variant(_FLOORS[0], Untrained())]
     if isinstance(stage.pool.inputs, np.ndarray):
-        floors.append(Variant(_FLOORS[1], SelfTrained(), copies=2))
+        floors.append(Variant(_FLOORS[1], SelfTrained()))
     return {variant.name: variant for variant in (*floors, *make(trial, stage))}
 
 
