@@ -19,6 +19,9 @@ from tollkeeper.types import Batch, Embeddings
 BATCH = 256
 """Inputs per call."""
 
+_REST = 32
+"""Inputs per call after a failure, so that little is lost when a victim stops for good."""
+
 
 class Limited(Protocol):
     """A victim that says how many distinct inputs it may still be asked."""
@@ -121,12 +124,21 @@ class Asker:
         try:
             rows = self._recovery.ask(self._victim, take(self._queries, index), rng=self._rng)
         except TollkeeperError:
+            if len(index) > _REST:
+                self._ask_rest(index)
+                return
             if not self._rows:
                 raise
             self.stopped = True
             return
         self._rows.update(zip(index.tolist(), rows, strict=True))
         self._progress(Step("asking", len(self._rows), max(self._goal, len(self._rows))))
+
+    def _ask_rest(self, index: NDArray[np.intp]) -> None:
+        """Ask for a failed batch in small parts; a live target has answered some already."""
+        for start in range(0, len(index), _REST):
+            if not self.stopped:
+                self._ask(index[start : start + _REST])
 
     def answered(self) -> Answers:
         """Return everything answered so far."""

@@ -1,8 +1,8 @@
 """What an attack is, and what one finished run of it yields.
 
 An attack turns a victim and a pool of inputs into a surrogate. The final `__call__` meters,
-times and watches the victim; a new attack writes one method, `run`, and cannot lie about what
-it spent. An attack knows an `Encoder` and nothing else: whether a guard stands in front of it
+times and watches the victim; a new attack writes one method, `run`, and does no counting of its
+own. An attack knows an `Encoder` and nothing else: whether a guard stands in front of it
 makes no difference to its code.
 """
 
@@ -101,6 +101,7 @@ class Attack(ABC):
         watch = Watch(clock)
         began = clock()
         surrogate = self.run(_metered(victim, meter, watch), queries, rng=rng, progress=progress)
+        assert meter.queries_spent <= budget, "an attack went around its meter"
         return Theft(
             surrogate=surrogate,
             queries_spent=meter.queries_spent,
@@ -146,7 +147,7 @@ class Watch:
     Attributes:
         clock: monotonic seconds.
         seconds: spent waiting for answers.
-        failure: the last refusal or failure, empty while there was none.
+        failure: the last refusal or failure; empty when answers came after it.
     """
 
     clock: Clock
@@ -164,7 +165,7 @@ class _Watched:
     def embed(self, inputs: Batch) -> Embeddings:
         began = self._watch.clock()
         try:
-            return checked(self._victim.embed(inputs), n=len(inputs), dim=self.dim)
+            answers = checked(self._victim.embed(inputs), n=len(inputs), dim=self.dim)
         except TollkeeperError as error:
             self._watch.failure = str(error)
             raise
@@ -174,6 +175,8 @@ class _Watched:
             raise EncoderError(self._watch.failure) from error
         finally:
             self._watch.seconds += self._watch.clock() - began
+        self._watch.failure = ""
+        return answers
 
 
 def _metered(victim: Encoder, meter: Meter, watch: Watch) -> Encoder:

@@ -52,21 +52,25 @@ def ask_views(
     if whole.ndim != 4:
         raise ConfigurationError("expected images of one size: only images have random views")
     draws = generator(rng)
-    step = max(1, BATCH // views)
+    step, start = max(1, BATCH // views), 0
     pixels: list[NDArray[np.uint8]] = []
     answers: list[Embeddings] = []
-    for start in range(0, len(whole), step):
+    while start < len(whole):
         some = from_images(whole[start : start + step])
         seen = np.stack([to_images(augment(some, draws)) for _ in range(views)])
         try:
             rows = victim.embed(seen.reshape(-1, *seen.shape[2:]))
         except TollkeeperError:
+            if step > 1:
+                step = 1  # little is lost when the victim stops for good
+                continue
             if not answers:
                 raise
             break
         pixels.append(seen)
         answers.append(rows.reshape(views, len(some), -1))
-        progress(Step("asking", min(start + step, len(whole)), len(whole)))
+        start += len(some)
+        progress(Step("asking", start, len(whole)))
     return ViewAnswers(np.concatenate(pixels, axis=1), np.concatenate(answers, axis=1))
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from tollkeeper.attacks.asking import remaining
 from tollkeeper.attacks.base import Attack, metered_accounts
 from tollkeeper.attacks.progress import Progress
 from tollkeeper.attacks.sybil.mappers import Mapper, RidgeMapper
@@ -27,7 +28,8 @@ class Mapped(Attack):
     Attributes:
         inner: the attack on the mapped answers.
         mapper: estimates the map between two accounts from their answers to the same inputs.
-        anchors: inputs asked through every account.
+        anchors: inputs asked through every account; fewer where they would take more than half
+            of the budget.
     """
 
     paper: ClassVar[str] = "Dubinski et al., NeurIPS 2023"
@@ -45,7 +47,8 @@ class Mapped(Attack):
     ) -> Encoder:
         """Attack the pool of accounts as if it were one encoder."""
         pooling, attacking = rng.spawn(2)
-        pool = SybilPool(
-            metered_accounts(victim), anchors=self.anchors, mapper=self.mapper, rng=pooling
-        )
+        accounts = metered_accounts(victim)
+        # At most half of the budget goes into shared inputs.
+        anchors = max(2, min(self.anchors, remaining(victim) // (2 * len(accounts))))
+        pool = SybilPool(accounts, anchors=anchors, mapper=self.mapper, rng=pooling)
         return self.inner.run(pool, queries, rng=attacking, progress=progress)

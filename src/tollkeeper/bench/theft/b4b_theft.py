@@ -81,10 +81,10 @@ class Setting(Scene):
         "sybil10_trunk/b4b-scaled",
     )
     defenses: tuple[str, ...] = (NONE, "b4b-2023", "b4b-scaled", "recommended")
-    budget: int = 6000
+    budget: int = 5000
     anchors: int = 100
     seeds: int = 3
-    epochs: int = 12
+    epochs: int = 10
     rate: float = 3e-3
     width: int = 16
     side: int = 24

@@ -97,7 +97,8 @@ def guarded(spec: str, profile: str, sample: Batch, *, accounts: int, clock: Clo
     )
 
     def begin(seed: int) -> Encoder:
-        rng = np.random.default_rng(seed)
+        # Not the attacker's generator: its draws would tell the deployment secret.
+        rng = np.random.default_rng([seed, 1])
         deployed = GuardedVictim(
             clean, chosen, calibration, secret=rng.bytes(32), clock=clock, rng=rng
         )
