@@ -4,7 +4,8 @@ Source: Liu et al., "StolenEncoder: Stealing Pre-trained Encoders in Self-superv
 CCS 2022, equations for L1 and L2. Defaults are those of the released evaluation scripts
 (lambda 20, one augmentation per step). Differences from the reference code: the loss is a mean
 over the batch instead of a sum, with learning rate and weight decay scaled to match; the rate
-falls along a cosine (there it is constant); and the launcher's baseline (lambda 0) is not the
+falls along a cosine (there it is constant); the surrogate scales pixels around zero (there
+[0, 1]); and the launcher's baseline (lambda 0) is not the
 default.
 """
 

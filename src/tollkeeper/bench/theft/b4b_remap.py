@@ -76,7 +76,7 @@ class Setting:
     )
     trained_noised: tuple[str, ...] = ()
     noise: tuple[float, ...] = (0.1, 1.0)
-    steps: int = 4000
+    steps: int = 1000
     ladder: tuple[int, ...] = (1000, 8000)
     train: int = 3000
     test: int = 2000
