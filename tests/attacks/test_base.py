@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +39,7 @@ class FakeFailing:
         if self.calls > self.good:
             if isinstance(self.then, Exception):
                 raise self.then
-            bad: Embeddings = self.then
+            bad: Embeddings = self.then(len(inputs))
             return bad
         return np.ones((len(inputs), self.dim), np.float32)
 
@@ -92,10 +93,10 @@ def test_the_budget_is_kept() -> None:
         (ThrottledError("slow down", retry_after_s=1.0), "slow down"),
         (EncoderError("down"), "down"),
         (ConnectionResetError("gone"), "gone"),
-        (np.full((256, 4), np.nan, np.float32), "NaN"),
-        (np.ones((256, 5), np.float32), "width 4, got 5"),
-        (np.ones((255, 4), np.float32), r"shape \(256, d\)"),
-        (np.ones(4, np.float32), "shape"),
+        (lambda n: np.full((n, 4), np.nan, np.float32), "NaN"),
+        (lambda n: np.ones((n, 5), np.float32), "width 4, got 5"),
+        (lambda n: np.ones((n - 1, 4), np.float32), r"expected embeddings of shape \(32, d\)"),
+        (lambda _: np.ones(4, np.float32), "shape"),
     ],
 )
 def test_a_victim_that_stops_leaves_a_partial_theft(then: Any, reason: str) -> None:
@@ -105,9 +106,6 @@ def test_a_victim_that_stops_leaves_a_partial_theft(then: Any, reason: str) -> N
     assert len(theft.surrogate.then) == 256
     assert theft.partial
     assert "\n" not in theft.partial
-    pytest.importorskip("re")
-    import re
-
     assert re.search(reason, theft.partial)
 
 
@@ -179,3 +177,43 @@ def test_take_keeps_the_kind_of_batch() -> None:
     index = np.array([2, 0])
     assert take(TEXTS, index) == [TEXTS[2], TEXTS[0]]
     assert isinstance(take(np.zeros((3, 2, 2, 3), np.uint8), index), np.ndarray)
+
+
+class FakeRequests:
+    """Answers at most 32 inputs a request, and breaks for good after some requests."""
+
+    name, dim, accepts = "requests", 4, frozenset({"text"})
+
+    def __init__(self, good: int) -> None:
+        self.left, self.known = good, set[str]()
+
+    def embed(self, inputs: Batch) -> Embeddings:
+        for start in range(0, len(inputs), 32):
+            part = set(inputs[start : start + 32])
+            if not part <= self.known:
+                self.left -= 1
+                if self.left < 0:
+                    raise EncoderError("gone")
+                self.known |= part
+        return np.ones((len(inputs), self.dim), np.float32)
+
+
+def test_a_break_inside_a_call_loses_nothing_that_was_answered() -> None:
+    """A live target answers a call in several requests; those before the break count."""
+    theft = steal(FakeRequests(3))
+    assert theft.queries_spent == 96
+    assert theft.partial == "gone"
+
+
+def test_a_failure_that_passes_is_not_partial() -> None:
+    """One lost request is asked for again, and the theft is whole."""
+
+    class FakeHiccup(FakeFailing):
+        def embed(self, inputs: Batch) -> Embeddings:
+            self.calls += 1
+            if self.calls == 2:
+                raise EncoderError("once")
+            return np.ones((len(inputs), self.dim), np.float32)
+
+    theft = steal(FakeHiccup(9, None))
+    assert (theft.queries_spent, theft.partial) == (600, "")
