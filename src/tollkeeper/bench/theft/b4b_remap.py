@@ -66,7 +66,7 @@ class Setting:
     task: str = "cifar10"
     transforms: tuple[str, ...] = tuple(TRANSFORMS)
     counts: tuple[int, ...] = (10, 30, 100, 300, 1000, 3000, 10_000)
-    trained_counts: tuple[int, ...] = (10, 1000, 10_000)
+    trained_counts: tuple[int, ...] = (10, 10_000)
     noised_counts: tuple[int, ...] = (100, 1000, 3000)
     trained: tuple[str, ...] = (
         "paper/affine",
@@ -77,7 +77,7 @@ class Setting:
     trained_noised: tuple[str, ...] = ()
     noise: tuple[float, ...] = (0.1, 1.0)
     steps: int = 1000
-    ladder: tuple[int, ...] = (1000, 8000)
+    ladder: tuple[int, ...] = (4000,)
     train: int = 3000
     test: int = 2000
     seeds: int = 3
