@@ -61,6 +61,7 @@ EXPERIMENT = Experiment(
         "gpu": replace(GPU, network="resnet18"),
     },
     measure=partial(measure_variants, make=variants),
+    committed=(),
     promises=(
         "relative_accuracy.views1.*",
         "relative_accuracy.views10.*",
