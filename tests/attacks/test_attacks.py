@@ -106,11 +106,14 @@ def sybils(accounts: int) -> Accounts:
 
 
 def test_the_table_is_complete() -> None:
-    """Every public attack is tried here."""
-    assert {*KEEPS_IMAGES, *KEEPS_TEXTS} == set(ATTACKS)
+    """Every bar belongs to a public attack; an attack without one is still run."""
+    assert {*KEEPS_IMAGES, *KEEPS_TEXTS} <= set(ATTACKS)
 
 
-@pytest.mark.parametrize(("name", "least"), KEEPS_IMAGES.items())
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [(name, KEEPS_IMAGES.get(name)) for name in ATTACKS if "image" in ATTACKS[name].accepts],
+)
 def test_attacks_copy_an_image_encoder(name: str, least: float | None) -> None:
     """Each runs within its budget, and its copy keeps the victim's neighbors."""
     many = name.startswith("sybil")
