@@ -212,6 +212,5 @@ EXPERIMENT = Experiment(
         "gpu": Setting(train=10_000, test=10_000, seeds=10, workers=8),
     },
     measure=measure,
-    committed=(),
     promises=("accuracy.*", "knn.*", "recall10.*", "cosine.*"),
 )
