@@ -30,6 +30,7 @@ def folder(tmp_path: Path) -> Path:
         "user.none.cars": Metric(0.5, "accuracy", "higher", interval=(0.4, 0.6)),
         "user.none.cats": Metric(0.75, "accuracy", "higher"),
         "user.guard.cats": Metric(0.25, "accuracy", "higher"),
+        "user.noisy.s0.05": Metric(0.125, "accuracy", "higher"),
     }
     manifest = {"git": {"sha": "0123456789abcdef"}, "hardware": {"cpu": "Toy", "cores": 2}}
     (tmp_path / "x-cpu.json").write_bytes(Result("x", "cpu", metrics, {}, manifest).to_json())
@@ -49,9 +50,9 @@ def test_a_table_has_a_line_for_each_metric_asked_for(folder: Path) -> None:
 def test_a_grid_has_the_last_part_of_names_as_columns(folder: Path) -> None:
     """One line for each beginning of a name; what was not measured stays empty."""
     written = insert(PAGE, folder)
-    assert "|  | cars | cats |" in written
-    assert "| `user.none` | 0.500 (0.400 to 0.600) | 0.750 |" in written
-    assert "| `user.guard` |  | 0.250 |" in written
+    assert "|  | cars | cats | s0.05 |" in written
+    assert "| `user.none` | 0.500 (0.400 to 0.600) | 0.750 |  |" in written
+    assert "| `user.guard` |  | 0.250 |  |" in written
 
 
 def test_only_what_is_between_markers_changes(folder: Path) -> None:

@@ -22,6 +22,9 @@ from tollkeeper.bench.experiment import Metric, Result, read_result
 
 _SECTION = re.compile(r"(<!-- (table|grid): (\S+)((?: [^ >]+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
 
+_LAST = re.compile(r"(?:(.*)\.)?([^.\d][^.]*(?:\.\d+)?)")
+"""The last part of a name and what is before it; `s0.05` is one part."""
+
 
 def insert(document: str, folder: Path) -> str:
     """Return a document with everything between its markers replaced by tables.
@@ -75,7 +78,7 @@ def _grid(metrics: Mapping[str, Metric]) -> str:
     """Return one line for each beginning of a name, one column for each last part."""
     cells: dict[str, dict[str, str]] = {}
     for name, metric in metrics.items():
-        row, _, column = name.rpartition(".")
+        row, column = _LAST.fullmatch(name).groups()  # type: ignore[union-attr]  # names begin with a letter
         interval = f" ({_interval(metric)})" if metric.interval else ""
         cells.setdefault(row, {})[column] = _short(metric.value) + interval
     columns = list(dict.fromkeys(column for row in cells.values() for column in row))
