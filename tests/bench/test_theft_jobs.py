@@ -190,6 +190,10 @@ def test_no_jobs_are_no_results() -> None:
 
 
 PARENT = """
+import signal
+
+# A test run in the background of a shell is started with this signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import sys
 from functools import partial
 sys.path.insert(0, sys.argv[1])
