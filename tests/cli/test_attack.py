@@ -245,6 +245,7 @@ def test_budgets_of_the_target_and_of_the_user_end_in_partial_rows(
     assert "50 queries: partial: the cap of 30.0 in money is reached" in capped.err
     store = gateway.gateway.store
     store.update_tenant(replace(store.find_tenant("default"), budget=40))
+    gateway.gateway.keyring.refresh()
     refused = steal(*words, target=gateway.url)
     assert "50 queries: partial: the target takes no more from this account" in refused.err
     assert [row["partial"] == "" for row in result(tmp_path)["rows"]] == [True, False]
