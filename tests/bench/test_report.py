@@ -65,6 +65,7 @@ def found(*rows: Row, **changes: Any) -> Findings:
         "pool_size": 10_000,
         "reference": "builtin:image",
         "is_clean": True,
+        "scored_on": 2000,
         "scoring_queries": 0,
         "tasks": ("cifar10",),
         "scale": "cpu",
@@ -123,7 +124,7 @@ def test_the_page_tells_the_whole_story() -> None:
     """Cost, fidelity, floors, victim, price, limits and the technique are on it."""
     text = page(WHOLE)
     for named in (
-        "5,000 queries bought a copy of fidelity 0.700 (0.600 to 0.800) for 50.00.",
+        "5,000 queries for 50.00 bought a copy of fidelity 0.700 (0.600 to 0.800).",
         "0.300 (0.200 to 0.400)",
         "self-trained 5,000",
         "served, width 16",
@@ -193,6 +194,23 @@ def test_partial_rows_are_marked_everywhere() -> None:
     assert not spoiled.is_complete
 
 
+def test_a_copy_below_a_floor_is_no_theft() -> None:
+    """The headline says so, whichever floor it is."""
+    for floors in ({"untrained": figures(0.7)}, {}):
+        own = {} if floors else figures(0.75)
+        weak = found(row(5000, 0.6, 0.8, 0.7, self_trained=own), **floors)
+        assert "which is no theft: its network has 0.7" in summary(weak)
+    assert "no theft" not in summary(WHOLE)
+
+
+def test_the_page_says_when_and_how() -> None:
+    """Date, command and size of the test are stated where they are known."""
+    told = page(replace(WHOLE, date="2026-11-22T10:00:00+00:00", command="tollkeeper attack run"))
+    for named in ("2026-11-22T10:00", "tollkeeper attack run", "builtin:image, on 2,000 inputs"):
+        assert named in told
+    assert "begun" not in page(WHOLE)
+
+
 def test_tables_have_a_cell_for_every_head() -> None:
     """Also for runs without a copy, and for text, where no floor is trained."""
     empty = Row(5000, (Run(0, partial="down"),))
@@ -208,7 +226,7 @@ def test_limits_follow_what_was_done() -> None:
     strong = limits(replace(WHOLE, scale="gpu", is_live=False, pool="mine"))
     weak = limits(replace(WHOLE, tasks=(), is_clean=False, seeds=2))
     assert len(strong) == 2
-    for named in ("recall@10", "target's own answers", "Fewer than 3 seeds", "Scale cpu", "share"):
+    for named in ("recall10", "target's own answers", "Fewer than 3 seeds", "Scale cpu", "share"):
         assert any(named in one for one in weak), named
 
 

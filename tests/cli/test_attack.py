@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -61,11 +62,16 @@ def one_thread() -> Iterator[None]:
 def steal(cli: Callable[..., Any], texts: Path, tmp_path: Path, one_thread: None) -> Any:
     """Run a small text theft into `out`; later words override earlier ones."""
 
-    def run(*words: str | Path, target: str = TOY, budget: str = "20,50") -> Any:
+    def run(
+        *words: str | Path,
+        target: str = TOY,
+        budget: str = "20,50",
+        name: str = "text-distillation",
+    ) -> Any:
         settings = [word for one in TINY for word in ("--set", one)]
         given = ("--target", target, "--queries", texts, "--budget", budget, "--task", "none")
         out = ("--out", tmp_path / "out")
-        return cli("attack", "run", "text-distillation", *given, *out, *settings, *words)
+        return cli("attack", "run", name, *given, *out, *settings, *words)
 
     return run
 
@@ -242,6 +248,7 @@ def test_budgets_of_the_target_and_of_the_user_end_in_partial_rows(
     words += ("--reference", TOY)
     capped = steal(*words, "--max-money", "30", target=gateway.url)
     assert (capped.status, len(capped.err.splitlines())) == (0, 1)
+    assert result(tmp_path)["spend"]["money"] == 30
     assert "50 queries: partial: the cap of 30.0 in money is reached" in capped.err
     store = gateway.gateway.store
     store.update_tenant(replace(store.find_tenant("default"), budget=40))
@@ -275,6 +282,7 @@ def test_bad_input_is_one_line(steal: Any, tmp_path: Path, monkeypatch: pytest.M
         (("--fail-on", "fidelty@50>0"), {}, "no metric 'fidelty'"),
         (("--fail-on", "fidelity@60>0"), {}, "60, which is not run"),
         (("--max-money", "3"), {}, "not a URL"),
+        (("--accounts", "1"), {"name": "sybil-trunk"}, "at least 2 accounts, got 1"),
         (("--profile", "cheapest"), {"target": url}, "not an encoder of this process"),
         (("--api-key-file", tmp_path / "missing"), {"target": url}, "cannot read API keys"),
         (("--api-key-file", tmp_path / "empty"), {"target": url}, "no API key"),
@@ -284,7 +292,9 @@ def test_bad_input_is_one_line(steal: Any, tmp_path: Path, monkeypatch: pytest.M
         ((), {"target": breaks}, "the victim failed: ValueError"),
         (("--out", tmp_path / "empty" / "below"), {}, "cannot write into"),
     ):
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
         failed = steal(*words, **options)
+        assert not (tmp_path / "out" / "result.json.new").exists()
         assert (failed.status, failed.out) == (2, ""), words
         assert len(failed.err.splitlines()) == 1, failed.err
         assert named in failed.err, failed.err

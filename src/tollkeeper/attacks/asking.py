@@ -13,7 +13,7 @@ from tollkeeper.attacks.progress import Progress, Step, silent
 from tollkeeper.attacks.recovery.base import Recovery
 from tollkeeper.encoders.base import Encoder
 from tollkeeper.encoders.metered import MeteredEncoder
-from tollkeeper.errors import ConfigurationError, TollkeeperError
+from tollkeeper.errors import BudgetExhausted, ConfigurationError, TollkeeperError
 from tollkeeper.types import Batch, Embeddings
 
 BATCH = 256
@@ -123,9 +123,11 @@ class Asker:
     def _ask(self, index: NDArray[np.intp]) -> None:
         try:
             rows = self._recovery.ask(self._victim, take(self._queries, index), rng=self._rng)
-        except TollkeeperError:
-            if len(index) > _REST:
-                self._ask_rest(index)
+        except TollkeeperError as error:
+            # A part may still fit into a budget; of any other failure only the rest is saved.
+            least = 1 if isinstance(error, BudgetExhausted) else _REST
+            if len(index) > least:
+                self._ask_parts(index, 2 if least == 1 else -(-len(index) // _REST))
                 return
             if not self._rows:
                 raise
@@ -134,11 +136,11 @@ class Asker:
         self._rows.update(zip(index.tolist(), rows, strict=True))
         self._progress(Step("asking", len(self._rows), max(self._goal, len(self._rows))))
 
-    def _ask_rest(self, index: NDArray[np.intp]) -> None:
-        """Ask for a failed batch in small parts; a live target has answered some already."""
-        for start in range(0, len(index), _REST):
+    def _ask_parts(self, index: NDArray[np.intp], count: int) -> None:
+        """Ask for a failed batch part by part; a live target has answered some already."""
+        for part in np.array_split(index, count):
             if not self.stopped:
-                self._ask(index[start : start + _REST])
+                self._ask(part)
 
     def answered(self) -> Answers:
         """Return everything answered so far."""

@@ -56,9 +56,11 @@ class Attack(ABC):
 
     Attributes:
         paper: where the method was published.
+        least_accounts: identities without which the method makes no sense.
     """
 
     paper: ClassVar[str] = ""
+    least_accounts: ClassVar[int] = 1
 
     @property
     def asks_per_input(self) -> int:
@@ -93,7 +95,7 @@ class Attack(ABC):
             surrogate of what was answered, with `partial` set.
 
         Raises:
-            ConfigurationError: the budget does not fit the pool.
+            ConfigurationError: the budget does not fit the pool, or there are too few accounts.
             TollkeeperError: whatever the victim raised before it had answered anything.
         """
         self._check(victim, queries, budget)
@@ -126,7 +128,21 @@ class Attack(ABC):
             progress: told after each step.
         """
 
+    @final
+    def check_accounts(self, count: int) -> None:
+        """Refuse too few identities.
+
+        Raises:
+            ConfigurationError: fewer than `least_accounts`.
+        """
+        if count < self.least_accounts:
+            raise ConfigurationError(
+                f"expected at least {self.least_accounts} accounts, got {count}: of a URL one "
+                "is an API key, of an encoder of this process `--accounts` tells how many"
+            )
+
     def _check(self, victim: Encoder, queries: Batch, budget: int) -> None:
+        self.check_accounts(accounts_in(victim))
         most = len(queries) * self.asks_per_input * accounts_in(victim)
         if not 1 <= budget <= most:
             raise ConfigurationError(

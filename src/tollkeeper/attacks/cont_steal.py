@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from tollkeeper.attacks.fit import Adam, Schedule, run_network
 from tollkeeper.attacks.objectives.base import Objective
 from tollkeeper.attacks.objectives.infonce import InfoNCE
-from tollkeeper.attacks.offline import Loss
 from tollkeeper.attacks.progress import Progress
+from tollkeeper.attacks.trained import Loss
 from tollkeeper.attacks.viewed import Viewed, Views
 
 

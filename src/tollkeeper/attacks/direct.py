@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from tollkeeper.attacks.fit import run_network
 from tollkeeper.attacks.objectives.base import Objective
 from tollkeeper.attacks.objectives.infonce import InfoNCE
-from tollkeeper.attacks.offline import Known, Loss, Offline
+from tollkeeper.attacks.offline import Known, Offline
 from tollkeeper.attacks.progress import Progress
+from tollkeeper.attacks.trained import Loss
 from tollkeeper.errors import ConfigurationError
 
 

@@ -18,9 +18,9 @@ from tollkeeper.attacks.augment import TWO_VIEW, Augmentation
 from tollkeeper.attacks.fit import Adam, Schedule, fit, run_network
 from tollkeeper.attacks.objectives.base import Objective
 from tollkeeper.attacks.objectives.infonce import InfoNCE
-from tollkeeper.attacks.offline import Loss
 from tollkeeper.attacks.progress import Progress
 from tollkeeper.attacks.torching import seeded_init
+from tollkeeper.attacks.trained import Loss
 from tollkeeper.attacks.viewed import Viewed, Views
 
 

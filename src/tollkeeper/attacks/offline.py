@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tollkeeper.attacks.asking import Answers, Asker, remaining, take
-from tollkeeper.attacks.base import Attack
-from tollkeeper.attacks.fit import Schedule, fit
-from tollkeeper.attacks.networks.resnet import ResNet
 from tollkeeper.attacks.progress import Progress
-from tollkeeper.attacks.recovery.base import AsAnswered, Recovery
-from tollkeeper.attacks.selection.base import Selection
-from tollkeeper.attacks.selection.random import Random
-from tollkeeper.attacks.surrogate import NetworkFactory, Surrogate
 from tollkeeper.attacks.torching import device
+from tollkeeper.attacks.trained import Loss, Recovering
 from tollkeeper.encoders.base import Encoder
 from tollkeeper.types import Batch
-
-Loss = Callable[[Tensor], Tensor]
-"""Positions of a batch, (b,) int64, to a scalar."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,25 +33,8 @@ class Known:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Offline(Attack):
-    """One query phase, then training without contact: subclasses write `loss`.
-
-    Attributes:
-        network: architecture of the surrogate.
-        schedule: how it is trained.
-        selection: which inputs of the pool are asked.
-        recovery: how they are asked and the answers cleaned.
-    """
-
-    network: NetworkFactory = field(default_factory=ResNet)
-    schedule: Schedule = field(default_factory=Schedule)
-    selection: Selection = field(default_factory=Random)
-    recovery: Recovery = field(default_factory=AsAnswered)
-
-    @property
-    def asks_per_input(self) -> int:
-        """Distinct queries that one input becomes."""
-        return self.recovery.asks_per_input
+class Offline(Recovering):
+    """One query phase, then training without contact: subclasses write `loss`."""
 
     def run(
         self, victim: Encoder, queries: Batch, *, rng: np.random.Generator, progress: Progress
@@ -77,16 +50,15 @@ class Offline(Attack):
             torch.from_numpy(answers.embeddings).to(target),
         )
         loss, modules = self.loss(network, known, rng=drawing, progress=progress)
-        count = len(answers.index)
-        fit(
-            [network, *modules],
-            count,
+        return self.trained(
+            network,
             loss,
-            schedule=self.schedule,
+            beside=modules,
+            count=len(answers.index),
+            dim=victim.dim,
             rng=ordering,
             progress=progress,
         )
-        return Surrogate(network, dim=victim.dim)
 
     @abstractmethod
     def loss(

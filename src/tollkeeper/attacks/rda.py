@@ -21,8 +21,8 @@ from tollkeeper.attacks.augment import RDA_QUERY, RDA_TRAIN, Augmentation
 from tollkeeper.attacks.fit import Adam, Schedule, run_network
 from tollkeeper.attacks.objectives.base import Objective
 from tollkeeper.attacks.objectives.rda import RDALoss
-from tollkeeper.attacks.offline import Loss
 from tollkeeper.attacks.progress import Progress
+from tollkeeper.attacks.trained import Loss
 from tollkeeper.attacks.viewed import Viewed, Views
 from tollkeeper.attacks.views import floats
 from tollkeeper.errors import ConfigurationError

@@ -21,9 +21,10 @@ from tollkeeper.attacks.augment import STOLEN_ENCODER, Augmentation
 from tollkeeper.attacks.fit import SGD, Schedule, run_network
 from tollkeeper.attacks.objectives.base import Objective
 from tollkeeper.attacks.objectives.stolen_encoder import StolenEncoderLoss
-from tollkeeper.attacks.offline import Known, Loss, Offline
+from tollkeeper.attacks.offline import Known, Offline
 from tollkeeper.attacks.progress import Progress
 from tollkeeper.attacks.torching import generator
+from tollkeeper.attacks.trained import Loss
 from tollkeeper.attacks.views import floats
 
 

@@ -19,9 +19,9 @@ from tollkeeper.attacks.augment import TWO_VIEW, Augmentation
 from tollkeeper.attacks.fit import run_network
 from tollkeeper.attacks.objectives.barlow import Barlow
 from tollkeeper.attacks.objectives.base import Objective
-from tollkeeper.attacks.offline import Loss
 from tollkeeper.attacks.progress import Progress
 from tollkeeper.attacks.torching import seeded_init
+from tollkeeper.attacks.trained import Loss
 from tollkeeper.attacks.viewed import Viewed, Views
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,16 +11,10 @@ from torch import Tensor, nn
 
 from tollkeeper.attacks.asking import Asker, remaining, take
 from tollkeeper.attacks.augment import CONT_STEAL, Augmentation
-from tollkeeper.attacks.base import Attack
-from tollkeeper.attacks.fit import Schedule, fit
-from tollkeeper.attacks.networks.resnet import ResNet
-from tollkeeper.attacks.offline import Loss
 from tollkeeper.attacks.progress import Progress
 from tollkeeper.attacks.recovery.base import AsAnswered
-from tollkeeper.attacks.selection.base import Selection
-from tollkeeper.attacks.selection.random import Random
-from tollkeeper.attacks.surrogate import NetworkFactory, Surrogate
 from tollkeeper.attacks.torching import device, generator
+from tollkeeper.attacks.trained import Loss, Trained
 from tollkeeper.attacks.views import ask_views
 from tollkeeper.encoders.base import Encoder
 from tollkeeper.errors import ConfigurationError
@@ -53,22 +47,16 @@ class Views:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Viewed(Attack):
+class Viewed(Trained):
     """Asks for `views` random views of as many images as the budget allows.
 
     Attributes:
         views: per image; each is a query.
         augment: makes the views that are asked.
-        network: architecture of the surrogate.
-        schedule: how it is trained.
-        selection: which images of the pool are asked.
     """
 
     views: int
     augment: Augmentation = CONT_STEAL
-    network: NetworkFactory = field(default_factory=ResNet)
-    schedule: Schedule = field(default_factory=Schedule)
-    selection: Selection = field(default_factory=Random)
 
     def __post_init__(self) -> None:
         """Refuse an attack that asks for nothing.
@@ -111,15 +99,15 @@ class Viewed(Attack):
             torch.from_numpy(drawing.integers(0, self.views, asked)),
         )
         loss, modules = self.loss(network, views, rng=drawing, progress=progress)
-        fit(
-            [network, *modules],
-            asked,
+        return self.trained(
+            network,
             loss,
-            schedule=self.schedule,
+            beside=modules,
+            count=asked,
+            dim=victim.dim,
             rng=ordering,
             progress=progress,
         )
-        return Surrogate(network, dim=victim.dim)
 
     @abstractmethod
     def loss(

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +18,7 @@ from tollkeeper.cli.bars import bar
 from tollkeeper.cli.lab import CHECK_FAILED, pairs
 from tollkeeper.cli.options import Json
 from tollkeeper.cli.output import emit, fail, note, table
-from tollkeeper.errors import ConfigurationError
+from tollkeeper.errors import AuthenticationError, ConfigurationError
 
 if TYPE_CHECKING:
     from tollkeeper.bench.theft.findings import Findings
@@ -141,9 +145,14 @@ def run_attack(
         caps=Caps(money=max_money, seconds=max_seconds),
         concurrency=concurrency or 4,
         data=data,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=shlex.join(["tollkeeper", *sys.argv[1:]]),
     )
     try:
         found = _run(order, fail_on or [], order.folder.parent)
+    except AuthenticationError as error:
+        hint = f"keys come from --api-key-file or {_KEY_VARIABLE}"
+        raise AuthenticationError(f"{error}; {hint}") from error
     except KeyboardInterrupt:
         note(f"interrupted; what was finished is in {order.folder.parent}")
         raise typer.Exit(INTERRUPTED) from None
@@ -160,8 +169,7 @@ def _run(order: Order, texts: Sequence[str], folder: Path) -> Findings:
 
     figures = figure_names(order.task_names())
     conditions = [parse_condition(one, metrics=figures, budgets=order.budgets) for one in texts]
-    _make(folder)
-    with bar() as told, opened(order, clock=time.perf_counter, told=told) as ready:
+    with _made(folder), bar() as told, opened(order, clock=time.perf_counter, told=told) as ready:
         found = ready.findings
         victim = ready.campaign.victim
         for row in rows(ready.campaign, ready.gauge, clock=time.perf_counter, told=told):
@@ -255,13 +263,21 @@ def _refuse(options: Mapping[str, object], what: str) -> None:
         raise ConfigurationError(f"the target is not {what}: {', '.join(given)} cannot be used")
 
 
-def _make(folder: Path) -> None:
-    """Make the folder of the results, before anything is spent."""
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make the folder of the results before anything is spent; left empty, it goes again."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "result.json.new").touch()
+        trial = folder / "result.json.new"
+        trial.touch()
+        trial.unlink()
     except OSError as error:
         raise ConfigurationError(f"cannot write into {folder}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # it holds something
+            folder.rmdir()
 
 
 def _save(found: Findings, folder: Path) -> None:

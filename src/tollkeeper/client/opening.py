@@ -196,8 +196,8 @@ def _learn_width(target: Target, transcript: Transcript, dim: int | None, probe:
             known = str(target.embed([probe]).shape[1])
         except RequestError as error:
             raise ConfigurationError(
-                f"a first input was refused: {error}; as `probe` give one that the target "
-                "takes, or give `dim`"
+                f"the target refused the first input, which shows its width: {error}; does it "
+                "embed such inputs?"
             ) from error
         transcript.belongs_to("dim", known)
         target.rewind()

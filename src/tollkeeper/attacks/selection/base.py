@@ -41,6 +41,16 @@ class Selection(Protocol):
         ...
 
 
+def no_answers(index: NDArray[np.intp]) -> Embeddings:
+    """Stand in for `Ask` where an attack has no one space to answer in yet.
+
+    Raises:
+        ConfigurationError: always.
+    """
+    del index
+    raise ConfigurationError("expected a selection that chooses without asking, such as Random")
+
+
 def check_count(count: int, queries: Batch) -> None:
     """Refuse a count that does not fit the pool.
 

@@ -33,6 +33,7 @@ class Mapped(Attack):
     """
 
     paper: ClassVar[str] = "Dubinski et al., NeurIPS 2023"
+    least_accounts: ClassVar[int] = 2
     inner: Attack
     mapper: Mapper = field(default_factory=RidgeMapper)
     anchors: int = 300

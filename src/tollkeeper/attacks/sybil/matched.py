@@ -6,18 +6,18 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tollkeeper.attacks.asking import remaining, take
 from tollkeeper.attacks.base import Attack, metered_accounts
 from tollkeeper.attacks.offline import Offline
 from tollkeeper.attacks.progress import Progress
+from tollkeeper.attacks.selection.base import no_answers
 from tollkeeper.attacks.selection.random import FixedOrder
 from tollkeeper.attacks.sybil.disjoint import DisjointPool
 from tollkeeper.attacks.sybil.matching import CoordinateMatcher, Matcher
 from tollkeeper.encoders.base import Encoder
 from tollkeeper.errors import ConfigurationError
-from tollkeeper.types import Batch, Embeddings
+from tollkeeper.types import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +32,21 @@ class Matched(Attack):
     """
 
     paper: ClassVar[str] = "ours"
+    least_accounts: ClassVar[int] = 2
     inner: Offline
     matcher: Matcher = field(default_factory=CoordinateMatcher)
 
-    @property
-    def asks_per_input(self) -> int:
-        """Distinct queries that one input becomes."""
-        return self.inner.asks_per_input
+    def __post_init__(self) -> None:
+        """Refuse what would be asked beside the matched inputs.
+
+        Raises:
+            ConfigurationError: the inner attack asks several inputs in place of one.
+        """
+        if self.inner.asks_per_input != 1:
+            raise ConfigurationError(
+                "expected an inner attack that asks each input as it is, got "
+                f"{self.inner.asks_per_input} queries per input"
+            )
 
     def run(
         self, victim: Encoder, queries: Batch, *, rng: np.random.Generator, progress: Progress
@@ -47,16 +55,10 @@ class Matched(Attack):
         choosing, pooling, attacking = rng.spawn(3)
         pool = DisjointPool(metered_accounts(victim), matcher=self.matcher, rng=pooling)
         count = min(len(queries), remaining(victim))
-        chosen = self.inner.selection.choose(queries, count, ask=_none, rng=choosing)
+        chosen = self.inner.selection.choose(queries, count, ask=no_answers, rng=choosing)
         there = pool.collect(take(queries, chosen))
         if not there.any():
             raise next(iter(pool.roster.refusals.values()))
         known = take(queries, chosen[there])
         inner = replace(self.inner, selection=FixedOrder())
         return inner.run(pool, known, rng=attacking, progress=progress)
-
-
-def _none(index: NDArray[np.intp]) -> Embeddings:
-    """Refuse a selection that wants answers on the way: there is no one space to ask in yet."""
-    del index
-    raise ConfigurationError("expected a selection that chooses without asking, such as Random")

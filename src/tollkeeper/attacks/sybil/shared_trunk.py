@@ -17,25 +17,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tollkeeper.attacks.asking import Answers, Asker, remaining, take
-from tollkeeper.attacks.base import Attack, metered_accounts
-from tollkeeper.attacks.fit import Schedule, fit, run_network
-from tollkeeper.attacks.networks.resnet import ResNet
+from tollkeeper.attacks.base import metered_accounts
+from tollkeeper.attacks.fit import fit, run_network
 from tollkeeper.attacks.objectives.base import Objective
 from tollkeeper.attacks.objectives.mse import MSE
-from tollkeeper.attacks.offline import Loss
 from tollkeeper.attacks.progress import Progress
-from tollkeeper.attacks.recovery.base import AsAnswered, Recovery
-from tollkeeper.attacks.selection.base import Selection
-from tollkeeper.attacks.selection.random import Random
-from tollkeeper.attacks.surrogate import NetworkFactory, Surrogate
+from tollkeeper.attacks.selection.base import no_answers
+from tollkeeper.attacks.surrogate import Surrogate
 from tollkeeper.attacks.torching import device, seeded_init
+from tollkeeper.attacks.trained import Loss, Recovering
 from tollkeeper.encoders.base import Encoder
 from tollkeeper.errors import ConfigurationError, TollkeeperError
 from tollkeeper.types import Batch, Embeddings
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedTrunk(Attack):
+class SharedTrunk(Recovering):
     """Spread the pool over the accounts without overlap and train one network on all answers.
 
     The surrogate answers in the space of the first account that answered.
@@ -43,24 +40,12 @@ class SharedTrunk(Attack):
     Attributes:
         width: of the trunk's output.
         objective: of head outputs and answers, each account's centred and scaled to RMS 1.
-        network: architecture of the trunk.
-        schedule: how it is trained.
-        selection: which inputs of the pool are asked.
-        recovery: how they are asked and the answers cleaned.
     """
 
     paper: ClassVar[str] = "ours"
+    least_accounts: ClassVar[int] = 2
     width: int = 512
     objective: Objective = field(default_factory=MSE)
-    network: NetworkFactory = field(default_factory=ResNet)
-    schedule: Schedule = field(default_factory=Schedule)
-    selection: Selection = field(default_factory=Random)
-    recovery: Recovery = field(default_factory=AsAnswered)
-
-    @property
-    def asks_per_input(self) -> int:
-        """Distinct queries that one input becomes."""
-        return self.recovery.asks_per_input
 
     def run(
         self, victim: Encoder, queries: Batch, *, rng: np.random.Generator, progress: Progress
@@ -69,8 +54,7 @@ class SharedTrunk(Attack):
         choosing, asking, building, ordering = rng.spawn(4)
         accounts = metered_accounts(victim)
         count = min(len(queries), remaining(victim) // self.recovery.asks_per_input)
-        whole = Asker(accounts[0], queries, recovery=self.recovery, rng=asking)
-        chosen = self.selection.choose(queries, count, ask=whole, rng=choosing)
+        chosen = self.selection.choose(queries, count, ask=no_answers, rng=choosing)
         shares = self._ask(accounts, queries, chosen, rng=asking, progress=progress)
         trunk = self.network.build(self.width, building)
         with seeded_init(building):

@@ -7,7 +7,7 @@ that whoever listens can keep it. What the attacker may ask is one pool:
 - of a live target the first inputs of the (shuffled) pool are asked, as many as a budget
   allows. All seeds and later budgets then share answers that are paid for already, and a
   curve costs as much as its last point. Attacks that ask random views of images, and sybils,
-  who deal the inputs out anew, still pay for each seed.
+  who deal the inputs out anew, still pay for each budget and seed.
 """
 
 from __future__ import annotations
@@ -41,13 +41,14 @@ def check_plan(
     """Refuse what cannot be run, before anything is spent.
 
     Raises:
-        ConfigurationError: a budget does not fit attack and pool, no seed, or no labels for an
-            attack that needs them.
+        ConfigurationError: a budget does not fit attack and pool, no seed, too few accounts, or
+            no labels for an attack that needs them.
     """
     if needs_labels(attack) and pool.labels is None:
         raise ConfigurationError(f"the attack needs labels, and {pool.name} has none")
     if not 1 <= seeds <= _MOST_SEEDS:
         raise ConfigurationError(f"expected 1 to {_MOST_SEEDS} seeds, got {seeds}")
+    attack.check_accounts(accounts)
     least = attack.asks_per_input
     most = len(pool.inputs) * least * accounts
     for budget in budgets:

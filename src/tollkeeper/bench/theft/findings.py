@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -32,6 +33,8 @@ class Findings:
     Attributes:
         attack: its name in the table.
         source: of the method.
+        date: when the campaign began, as the caller writes it; empty if it was not told.
+        command: as the user gave it; empty if there was none.
         settings: of the attack, as `tuning.described` gives them.
         target: SPEC or address of the victim; never a key.
         profile: guard before an encoder of this process; None for an open one.
@@ -43,7 +46,8 @@ class Findings:
         pool_size: inputs that could be asked.
         reference: SPEC of the encoder whose answers count as the victim's clean ones.
         is_clean: whether those answers came from elsewhere than a live target.
-        scoring_queries: distinct inputs that the live target was asked for scoring alone.
+        scored_on: distinct inputs that copies are compared with the clean victim on.
+        scoring_queries: how many of them the live target was asked for scoring alone.
         tasks: names of the tasks.
         scale: `cpu` or `gpu`.
         seeds: runs of each budget.
@@ -60,6 +64,8 @@ class Findings:
 
     attack: str
     source: str
+    date: str = ""
+    command: str = ""
     settings: Mapping[str, Any]
     target: str
     profile: str | None
@@ -71,6 +77,7 @@ class Findings:
     pool_size: int
     reference: str
     is_clean: bool
+    scored_on: int
     scoring_queries: int
     tasks: tuple[str, ...]
     scale: str
@@ -98,6 +105,11 @@ class Findings:
     def judged(self, conditions: Sequence[Condition]) -> Findings:
         """Return these findings with verdicts."""
         return replace(self, verdicts=tuple(self._judge(one) for one in conditions))
+
+    def floor(self, row: Row) -> float:
+        """Return the best fidelity at a row's budget that took no theft."""
+        trained = (row.self_trained or {}).get("fidelity", -math.inf)
+        return max(self.untrained["fidelity"], trained)
 
     def _judge(self, condition: Condition) -> Verdict:
         rows = [row for row in self.rows if row.budget == condition.budget]
@@ -142,7 +154,7 @@ def limits(found: Findings) -> list[str]:
         )
     if not found.tasks:
         known.append(
-            "No task was scored: fidelity is recall@10, the share of nearest neighbors that the "
+            "No task was scored: fidelity is recall10, the share of nearest neighbors that the "
             "copy keeps."
         )
     if not found.is_clean:

@@ -58,6 +58,8 @@ class Order:
         caps: the most that a live target may be sent.
         concurrency: requests to it at once.
         data: checksums of the data sets used so far.
+        date: of the order, for the report.
+        command: that gave it, for the report.
     """
 
     attack: str
@@ -77,6 +79,8 @@ class Order:
     caps: Caps = UNLIMITED
     concurrency: int = 4
     data: dict[str, str] = field(default_factory=dict)
+    date: str = ""
+    command: str = ""
 
     @property
     def is_live(self) -> bool:
@@ -223,6 +227,8 @@ def _findings(
     return Findings(
         attack=order.attack,
         source=names.find(order.attack).source,
+        date=order.date,
+        command=order.command,
         settings=described(attack),
         target=order.target,
         profile=order.profile,
@@ -234,6 +240,7 @@ def _findings(
         pool_size=len(campaign.pool.inputs),
         reference=order.reference or order.target,
         is_clean=not asks_target,
+        scored_on=gauge.yardstick.asked,
         scoring_queries=gauge.yardstick.asked if asks_target else 0,
         tasks=tasks,
         scale=order.scale,

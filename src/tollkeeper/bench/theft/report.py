@@ -41,10 +41,10 @@ _FIGURES = """
 <dt>repeats</dt><dd>inputs that were answered again</dd>
 <dt>fidelity</dt><dd>with tasks: what the copy gained in probe accuracy over the untrained
 network, divided by what the victim gained; 0 is untrained, 1 is the victim. Without tasks:
-recall@10</dd>
-<dt>recall@10</dt><dd>share of each held-out input's ten nearest others, by the victim, that the
+recall10</dd>
+<dt>recall10</dt><dd>share of each held-out input's ten nearest others, by the victim, that the
 copy finds too</dd>
-<dt>cosine</dt><dd>mean cosine of the copy's and the victim's embeddings, both centered</dd>
+<dt>centered_cosine</dt><dd>mean cosine of the copy's and the victim's embeddings, both centered</dd>
 <dt>agreement</dt><dd>share of test inputs on which probes on copy and victim agree</dd>
 <dt>self-trained</dt><dd>the copy's network, trained by itself on as many images without the
 victim</dd>
@@ -90,11 +90,13 @@ def summary(found: Findings) -> str:
     if not scored:
         return "No copy was made."
     row = scored[-1]
-    text = (
-        f"{row.cost('queries'):,.0f} queries bought a copy of fidelity {_spread(row, 'fidelity')}"
-    )
+    paid = f"{row.cost('queries'):,.0f} queries"
     if found.price:
-        text += f" for {row.cost('money'):,.2f}"
+        paid += f" for {row.cost('money'):,.2f}"
+    text = f"{paid} bought a copy of fidelity {_spread(row, 'fidelity')}"
+    floor = found.floor(row)
+    if (row.mean("fidelity") or 0.0) <= floor:
+        text += f", which is no theft: its network has {floor:.3f} without the victim"
     if not found.is_complete:
         text += ". Not everything was run that was asked for"
     return text + "."
@@ -108,8 +110,8 @@ COST_COLUMNS = (
     "money",
     "seconds",
     "fidelity",
-    "recall@10",
-    "cosine",
+    "recall10",
+    "centered_cosine",
     "agreement",
     "seeds",
 )
@@ -199,9 +201,13 @@ def _facts(found: Findings) -> Iterator[tuple[str, str]]:
     yield "attack", f"{found.attack} ({found.source})"
     yield "accounts", str(found.accounts)
     yield "inputs", f"{found.pool_size:,} of {found.pool}"
+    if found.command:
+        yield "command", found.command
+    if found.date:
+        yield "begun", found.date
     yield "price", f"{found.price:g} an input"
     yield "scale, seeds", f"{found.scale}, {found.seeds}"
-    yield "compared with", found.reference
+    yield "compared with", f"{found.reference}, on {found.scored_on:,} inputs"
     if found.scoring_queries:
         yield "scoring queries", f"{found.scoring_queries:,}, beside those of the attack"
     if found.spend is not None:
