@@ -45,7 +45,6 @@ EXPERIMENT = Experiment(
         "gpu": replace(GPU, budget=2500),
     },
     measure=partial(measure_variants, make=variants),
-    committed=(),
     promises=(
         "relative_accuracy.lambda0.*",
         "relative_accuracy.lambda20.*",
