@@ -49,11 +49,14 @@ class Verdict:
     Attributes:
         embeddings: (n, d') float32, what may leave.
         sketch: the pool's sketch with these inputs in it.
-        coverage: fraction of the embedding space visited afterwards, in [0, 1].
+        coverage: fraction of the embedding space visited afterwards, in [0, 1], as the
+            profile's price reads it.
         noise_scale: (n,) float32 standard deviation per coordinate added to each
             input, in the units of the clean embeddings.
         opened: (n,) whether each input reached at least one bucket unseen before it.
         charge: how many inputs did; repeats cost nothing.
+        refused: whether the request asks for something new at the profile's ceiling. Then
+            nothing may leave: there are no embeddings, and the sketch is as it was.
     """
 
     embeddings: Embeddings
@@ -62,6 +65,7 @@ class Verdict:
     noise_scale: NDArray[np.float32]
     opened: NDArray[np.bool_]
     charge: float
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,46 @@ def test_a_hard_budget_is_exact() -> None:
         service.answer(ask("d", who=who))
     service.answer(ask("a", "b", "c", who=who))
     assert (entry(service).spent, entry(service).queries) == (3, 7)
+
+
+def capped_guard() -> Guard:
+    """A guard whose ceiling a few dozen texts reach."""
+    profile = replace(profiles.CHEAPEST, ceiling=0.3)
+    return Guard(profile, GUARD.calibration, secret=bytes(range(32)))
+
+
+def test_at_the_ceiling_what_is_new_is_refused_and_free() -> None:
+    """The account keeps what it has, pays nothing more, and hears what a spent budget says."""
+    service = make_service(guard=capped_guard())
+    known: list[str] = []
+    refusal = ""
+    while not refusal and len(known) < 200:
+        try:
+            service.answer(ask(f"text {len(known)}"))
+            known.append(f"text {len(known)}")
+        except BudgetExhausted as error:
+            refusal = str(error)
+    assert "more quota than this account has left" in refusal
+    assert len(known) > 5
+    spent = entry(service).spent
+    assert len(service.answer(ask(*known)).embeddings) == len(known)
+    # Charged together, what is known is answered and what is new is not.
+    asks = [ask(*known[:3]), ask("never asked")]
+    assert service.embedder.embed(whole(asks)) == [None, None]
+    (charge,) = service.charge(asks)
+    answers, again = service.settle(charge)
+    assert (len(charge.asks), again) == (2, [])
+    outcome = {id(one): answer for one, answer in zip(charge.asks, answers, strict=True)}
+    assert isinstance(outcome[id(asks[1])], BudgetExhausted)
+    assert not isinstance(outcome[id(asks[0])], Exception)
+    assert entry(service).spent == spent
+
+
+def test_a_shadowed_ceiling_refuses_nobody() -> None:
+    """In shadow everyone is answered in full."""
+    service = make_service(guard=capped_guard(), shadow=True)
+    for at in range(200):
+        assert len(service.answer(ask(f"text {at}")).embeddings) == 1
 
 
 def test_shadow_records_what_it_would_have_done() -> None:

@@ -343,6 +343,45 @@ def test_hyperplanes_are_secret() -> None:
     assert CHEAP.fingerprint == make().fingerprint
 
 
+# -- the ceiling ---------------------------------------------------------------------------
+
+CAPPED = make(dataclasses.replace(profiles.CHEAPEST, ceiling=0.3))
+
+
+def test_at_the_ceiling_nothing_new_is_answered() -> None:
+    """What a pool knows is still answered; what is new costs nothing and shows nothing."""
+    known = inputs(11, 40)
+    sketch = CAPPED.empty()
+    for row in known:
+        verdict = admit(row[None], sketch=sketch, guard=CAPPED)
+        if verdict.refused:
+            break
+        sketch = verdict.sketch
+    assert verdict.refused
+    assert 0.3 <= CAPPED.fraction(sketch) < 0.5
+    assert verdict.sketch is sketch
+    assert (verdict.charge, len(verdict.embeddings)) == (0, 0)
+    assert not verdict.opened.any()
+    again = admit(known[:5], sketch=sketch, guard=CAPPED)
+    assert (again.refused, len(again.embeddings)) == (False, 5)
+
+
+@given(seed=SEEDS, n=st.integers(1, 60))
+@settings(max_examples=40, deadline=None)
+def test_a_request_is_refused_if_one_of_its_inputs_would_be(seed: int, n: int) -> None:
+    """Whole and uncharged, exactly when asking one by one meets a refusal."""
+    embeddings = inputs(seed, n)
+    sketch, refused = CAPPED.empty(), False
+    for row in embeddings:
+        verdict = admit(row[None], sketch=sketch, guard=CAPPED)
+        refused |= verdict.refused
+        sketch = verdict.sketch
+    together = admit(embeddings, guard=CAPPED)
+    assert together.refused == refused
+    if refused:
+        assert not together.sketch.any()
+
+
 # -- law 8: bounds ---------------------------------------------------------------------
 
 
@@ -350,7 +389,7 @@ def test_state_per_tenant_is_at_most_16_kb() -> None:
     """Sketch and transform together stay within the bound at 1,536 dimensions."""
     guard = make(profiles.RECOMMENDED, 1536)
     transform = guard.profile.transform.for_tenant(KEY, 1536)
-    assert guard.sketch_bytes == 10_240
+    assert guard.sketch_bytes == 10_240 + 256 // 8
     assert guard.sketch_bytes + transform.nbytes <= 16 * 1024
 
 

@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 
+from tollkeeper.guard.calibration import Calibration
 from tollkeeper.guard.noise import Fresh, Keyed, Noise
 from tollkeeper.types import Embeddings
 
@@ -21,7 +22,11 @@ def draw(
 ) -> Embeddings:
     """Draw with the test's defaults."""
     rng = np.random.default_rng(seed)
-    return noise(np.array(scales), dim, key=key, identities=identities, rng=rng)
+    clean = np.zeros((len(scales), dim), np.float32)
+    calibration = Calibration.identity(dim)
+    return noise(
+        np.array(scales), clean, key=key, identities=identities, rng=rng, calibration=calibration
+    )
 
 
 def test_both_kinds_are_standard_normal() -> None:

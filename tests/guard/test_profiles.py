@@ -44,6 +44,11 @@ def test_unknown_names_are_refused_with_the_known_ones() -> None:
         ({"tables": 257}, "tables"),
         ({"bits": 0}, "bits"),
         ({"bits": 17}, "bits"),
+        ({"landmarks": -1}, "landmarks"),
+        ({"landmarks": 5000}, "landmarks"),
+        ({"tables": 0}, "landmarks"),
+        ({"ceiling": 0.0}, "ceiling"),
+        ({"ceiling": 1.5}, "ceiling"),
         ({"price": Exponential(1e-6, 1.0, 0.8)}, "keyed noise"),
     ],
 )

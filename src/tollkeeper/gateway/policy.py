@@ -26,6 +26,9 @@ def check_standing(account: Account) -> None:
         raise SuspendedError("This account is suspended. Contact your provider.")
 
 
+_EXHAUSTED = "This request needs more quota than this account has left. Contact your provider."
+
+
 def check_budget(spent: float, budget: float | None) -> None:
     """Refuse a request that would take a pool over its hard budget.
 
@@ -39,9 +42,17 @@ def check_budget(spent: float, budget: float | None) -> None:
         BudgetExhausted: not enough is left; retrying does not help.
     """
     if budget is not None and spent > budget:
-        raise BudgetExhausted(
-            "This request needs more quota than this account has left. Contact your provider."
-        )
+        raise BudgetExhausted(_EXHAUSTED)
+
+
+def check_ceiling(*, refused: bool) -> None:
+    """Refuse what the guard refused; the reason is not told.
+
+    Raises:
+        BudgetExhausted: the same as of a budget.
+    """
+    if refused:
+        raise BudgetExhausted(_EXHAUSTED)
 
 
 class Places:

@@ -29,7 +29,7 @@ from tollkeeper.gateway.asks import Answer, Ask, Charge, Tally
 from tollkeeper.gateway.backlog import Piece
 from tollkeeper.gateway.embedder import Embedder
 from tollkeeper.gateway.metrics import Metrics
-from tollkeeper.gateway.policy import check_budget
+from tollkeeper.gateway.policy import check_budget, check_ceiling
 from tollkeeper.gateway.pools import pool_key
 from tollkeeper.gateway.wire import canonical
 from tollkeeper.guard import profiles
@@ -178,7 +178,6 @@ class Service:
     def _admit(self, head: _Head, asks: list[Ask], charge: Charge) -> None:
         """Admit asks of one account and width in one guard call; updates `head` and `charge`."""
         account = asks[0].account
-        charge.asks.extend(asks)
         items = [item for ask in asks for item in ask.inputs]
         clean = _stack([ask.embeddings for ask in asks])
         key = self.guard.tenant_key(account.tenant, version=self._key_version)
@@ -192,7 +191,13 @@ class Service:
             dimensions=asks[0].dimensions,
         )
         self.metrics.guard_seconds.observe(time.perf_counter() - started)
+        if verdict.refused and len(asks) > 1:
+            for ask in asks:  # those that ask for nothing new are answered
+                self._admit(head, [ask], charge)
+            return
+        charge.asks.extend(asks)
         try:
+            check_ceiling(refused=verdict.refused and not self._shadow)
             if verdict.charge:
                 check_budget(head.spent + verdict.charge, account.budget)
         except BudgetExhausted as error:

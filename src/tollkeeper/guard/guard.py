@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from tollkeeper.errors import GuardError
 from tollkeeper.guard.calibration import Calibration
-from tollkeeper.guard.coverage import Coverage
+from tollkeeper.guard.coverage import Coverage, Visit
 from tollkeeper.guard.keys import derive
+from tollkeeper.guard.landmarks import Landmarks
 from tollkeeper.guard.profiles import Profile
 from tollkeeper.guard.transform import Transform
 from tollkeeper.types import Embeddings, Sketch, Verdict
@@ -46,6 +47,7 @@ class Guard:
 
         Raises:
             GuardError: the secret is too short.
+            CalibrationError: its sample is too small for the profile's landmarks.
         """
         self.profile = profile
         self.calibration = calibration
@@ -142,7 +144,8 @@ class Guard:
 
         Returns:
             The verdict. With the same key, identity and price level an embedding yields
-            the same bytes (unless the profile's noise is fresh).
+            the same bytes (unless the profile's noise is fresh). A request that asks
+            for something new at the profile's ceiling is refused whole.
 
         Raises:
             GuardError: an argument does not fit this guard; nothing was decided.
@@ -152,6 +155,9 @@ class Guard:
         if identities is not None and len(identities) != len(clean):
             raise GuardError(f"expected {len(clean)} identities, got {len(identities)}")
         visit = self._coverage.visit(sketch, clean)
+        opened = visit.opened > 0
+        if self._is_over(sketch, visit):
+            return self._refusal(sketch, len(clean), width)
         coverage = float(visit.fractions[-1]) if len(clean) else self.fraction(sketch)
         answer, scales = clean, np.zeros(len(clean), np.float32)
         # Coverage never falls within a batch, so the last input decides whether any pays.
@@ -161,7 +167,6 @@ class Guard:
             scales = (prices * self._unit).astype(np.float32)
         if width < self.calibration.dim:
             answer = _with_norms(answer[:, :width], 1.0)
-        opened = visit.opened > 0
         return Verdict(
             embeddings=self._transform(key, width)(answer),
             sketch=visit.sketch,
@@ -169,6 +174,26 @@ class Guard:
             noise_scale=scales,
             opened=opened,
             charge=float(np.count_nonzero(opened)),
+        )
+
+    def _is_over(self, sketch: Sketch, visit: Visit) -> bool:
+        """Return whether an input of a request asks for something new at the ceiling or above."""
+        ceiling = self.profile.ceiling
+        if ceiling is None or not len(visit.fractions) or visit.fractions[-1] < ceiling:
+            return False
+        before = np.concatenate([[self.fraction(sketch)], visit.fractions[:-1]])
+        return bool(np.any((before >= ceiling) & (visit.opened > 0)))
+
+    def _refusal(self, sketch: Sketch, count: int, width: int) -> Verdict:
+        """Return the verdict on a request that asks for something new at the ceiling."""
+        return Verdict(
+            embeddings=np.empty((0, self._transform(bytes(32), width).out_dim), np.float32),
+            sketch=sketch,
+            coverage=self.fraction(sketch),
+            noise_scale=np.zeros(count, np.float32),
+            opened=np.zeros(count, np.bool_),
+            charge=0.0,
+            refused=True,
         )
 
     @property
@@ -194,10 +219,11 @@ class Guard:
             names = [identities[i] for i in paying.tolist()]
         noise = self.profile.noise(
             scales[paying],
-            clean.shape[1],
+            rows,
             key=derive(key, "noise", self.version),
             identities=names,
             rng=rng,
+            calibration=self.calibration,
         )
         noise *= (scales[paying] * self._unit).astype(np.float32)[:, None]
         noise += rows
@@ -239,11 +265,16 @@ class Guard:
 
 
 def _coverage(profile: Profile, calibration: Calibration, key: bytes) -> Coverage:
-    """Draw the secret hyperplanes and place them."""
+    """Draw the secret hyperplanes and landmarks."""
     planes = profile.planes.draw(
         key, calibration, profile.tables * profile.bits, centered=profile.centered
     )
-    return Coverage(planes, profile.tables, profile.bits)
+    landmarks = None
+    if profile.landmarks:
+        margins = np.empty((len(calibration.sample), profile.tables * profile.bits), np.float32)
+        planes(calibration.sample, out=margins)
+        landmarks = Landmarks.choose(derive(key, "landmarks"), margins, profile.landmarks)
+    return Coverage(planes, profile.tables, profile.bits, landmarks)
 
 
 def _norms(rows: Embeddings) -> Embeddings:

@@ -1,4 +1,7 @@
-"""Noise: fresh for every answer, or a fixed secret function of the question."""
+"""Noise: fresh for every answer, or a fixed secret function of the question.
+
+`draw` is called with the clean embeddings; only `Field` looks at them.
+"""
 
 from __future__ import annotations
 
@@ -12,29 +15,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tollkeeper.guard import draws
+from tollkeeper.guard.calibration import Calibration
 from tollkeeper.types import Embeddings
 
 
 class Noise(Protocol):
-    """Draws the standard normal rows that are scaled and added to clean embeddings."""
+    """Draws rows of variance 1 that are scaled and added to clean embeddings."""
 
     def __call__(
         self,
         scales: NDArray[np.float64],
-        dim: int,
+        clean: Embeddings,
         *,
         key: bytes,
         identities: Sequence[bytes],
         rng: np.random.Generator,
+        calibration: Calibration,
     ) -> Embeddings:
-        """Return (n, dim) float32 standard normal noise.
+        """Return (n, d) float32 noise with a mean square of 1 in the mean over coordinates.
 
         Args:
             scales: (n,) positive relative noise scales, the names of the inputs' price levels.
-            dim: full embedding width.
+            clean: (n, d) embeddings at full width.
             key: the tenant's noise key.
             identities: what makes each input that input, n byte strings.
             rng: source of fresh noise.
+            calibration: of the encoder.
         """
         ...
 
@@ -45,15 +51,16 @@ class Fresh:
 
     def __call__(
         self,
-        scales: NDArray[np.float64],
-        dim: int,
+        scales: NDArray[np.float64],  # noqa: ARG002 - the interface's
+        clean: Embeddings,
         *,
         key: bytes,  # noqa: ARG002 - the interface's
         identities: Sequence[bytes],  # noqa: ARG002 - the interface's
         rng: np.random.Generator,
+        calibration: Calibration,  # noqa: ARG002 - the interface's
     ) -> Embeddings:
-        """Return (n, dim) noise from `rng`; key and identities do not matter."""
-        return rng.standard_normal((len(scales), dim), dtype=np.float32)
+        """Return (n, d) noise from `rng`; nothing else matters."""
+        return rng.standard_normal(clean.shape, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +75,18 @@ class Keyed:
     def __call__(
         self,
         scales: NDArray[np.float64],
-        dim: int,
+        clean: Embeddings,
         *,
         key: bytes,
         identities: Sequence[bytes],
         rng: np.random.Generator,  # noqa: ARG002 - the interface's
+        calibration: Calibration,  # noqa: ARG002 - the interface's
     ) -> Embeddings:
-        """Return (n, dim) noise from the key; `rng` is not touched."""
+        """Return (n, d) noise from the key; `rng` is not touched."""
         # Every field but the last has a fixed length, so no two questions collide.
         secret = hashlib.sha256(key).digest()
         levels = [struct.pack("<d", scale) for scale in scales]
         seeds = [
             secret + level + identity for level, identity in zip(levels, identities, strict=True)
         ]
-        return draws.normal_rows(seeds, dim)
+        return draws.normal_rows(seeds, clean.shape[1])

@@ -20,8 +20,9 @@ from tollkeeper.guard.orthogonal import hadamard
 from tollkeeper.types import Embeddings
 
 Sides = NDArray[np.bool_]
+Margins = NDArray[np.float32]
 
-_ROUNDING = 1.5e-7
+ROUNDING = 1.5e-7
 """A float32 product's error is below this times sqrt(d) |x|: u sqrt(d / 2) |x| with u = 2**-24
 is the standard deviation if every partial sum rounds independently; this is 3.5 times that."""
 
@@ -35,10 +36,15 @@ _CACHE_FLOATS = 1 << 16
 class Planes(Protocol):
     """h hyperplanes in d dimensions, thresholds included."""
 
-    def __call__(self, embeddings: Embeddings) -> Sides:
+    def __call__(self, embeddings: Embeddings, *, out: Margins | None = None) -> Sides:
         """Return (n, h): whether each of (n, d) embeddings lies above each hyperplane.
 
         A row's sides do not depend on the other rows of its batch.
+
+        Args:
+            embeddings: (n, d).
+            out: (n, h) float32, filled with the signed lengths from the planes along their
+                normals; these may be rounded differently in another batch.
         """
         ...
 
@@ -75,14 +81,16 @@ class GaussianPlanes:
     matrix: NDArray[np.float32]
     thresholds: NDArray[np.float32]
 
-    def __call__(self, embeddings: Embeddings) -> Sides:
+    def __call__(self, embeddings: Embeddings, *, out: Margins | None = None) -> Sides:
         """Return (n, h) sides."""
         total = float(np.vdot(embeddings, embeddings))
         margins = embeddings @ self.matrix
         margins -= self.thresholds
+        if out is not None:
+            out[...] = margins
         above: Sides = margins > 0
         distances = np.abs(margins, out=margins)
-        doubt = _ROUNDING * math.sqrt(embeddings.shape[1])
+        doubt = ROUNDING * math.sqrt(embeddings.shape[1])
         # No row is longer than the root of the total; most small batches end here.
         if distances.min(initial=np.inf) <= doubt * math.sqrt(total):
             lengths = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings))
@@ -134,13 +142,16 @@ class RotatedPlanes:
     thresholds: NDArray[np.float32]
     _hadamard: NDArray[np.float32] = field(default_factory=lambda: hadamard(_SIDE), repr=False)
 
-    def __call__(self, embeddings: Embeddings) -> Sides:
+    def __call__(self, embeddings: Embeddings, *, out: Margins | None = None) -> Sides:
         """Return (n, h) sides."""
         above = np.empty((len(embeddings), self.thresholds.size), np.bool_)
         block = max(1, _CACHE_FLOATS // self.signs.size)
         for start in range(0, len(embeddings), block):
             rows = slice(start, start + block)
-            np.greater(self.project(embeddings[rows]), self.thresholds, out=above[rows])
+            along = self.project(embeddings[rows])
+            np.greater(along, self.thresholds, out=above[rows])
+            if out is not None:
+                np.subtract(along, self.thresholds, out=out[rows])
         return above
 
     def project(self, embeddings: Embeddings) -> NDArray[np.float32]:

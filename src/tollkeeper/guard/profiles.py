@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.guard.field import Field
+from tollkeeper.guard.layout import Layout
 from tollkeeper.guard.noise import Fresh, Keyed, Noise
 from tollkeeper.guard.orthogonal import Orthogonal
 from tollkeeper.guard.planes import Gaussian, PlaneFamily, Rotated
@@ -23,6 +25,8 @@ class Profile:
         tables: hash tables per sketch; 0 measures nothing and charges nothing.
         bits: hyperplanes per table, 1 to 16.
         planes: how hyperplanes are drawn.
+        landmarks: calibration embeddings whose cells the price reads; 0 reads the tables.
+        ceiling: price signal from which on inputs that open a bucket are refused; None never.
         centered: split at the calibration sample's medians; otherwise at 0 (raw features).
         price: coverage to noise scale.
         in_feature_std: the price is in units of the encoder's feature std; otherwise absolute.
@@ -43,11 +47,18 @@ class Profile:
     noise: Noise
     keeps_norm: bool
     transform: TransformFamily
+    landmarks: int = 0
+    ceiling: float | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """How sketches are laid out."""
+        return Layout(self.tables, self.bits, self.landmarks)
 
     @property
     def needs_calibration(self) -> bool:
         """Whether the constants mean nothing without the encoder's statistics."""
-        return self.centered or self.in_feature_std
+        return self.centered or self.in_feature_std or self.landmarks > 0
 
     def __post_init__(self) -> None:
         """Refuse impossible settings, all of them in one message."""
@@ -60,9 +71,16 @@ class Profile:
             wrong.append(f"tables: expected 0 to 256, got {self.tables}")
         if not 1 <= self.bits <= 16:
             wrong.append(f"bits: expected 1 to 16, got {self.bits}")
+        if not 0 <= self.landmarks <= 4096 or (self.landmarks and not self.tables):
+            wrong.append(
+                f"landmarks: expected 0 to 4,096, with tables to tell new inputs by, "
+                f"got {self.landmarks}"
+            )
+        if self.ceiling is not None and not 0 < self.ceiling <= 1:
+            wrong.append(f"ceiling: expected a share in (0, 1] or None, got {self.ceiling}")
         if self.tables << max(0, self.bits) > 1 << 24:
             wrong.append("tables and bits: expected at most 2**24 buckets in all")
-        if isinstance(self.noise, Keyed) and isinstance(self.price, Exponential):
+        if isinstance(self.noise, Keyed | Field) and isinstance(self.price, Exponential):
             wrong.append("noise: keyed noise needs a price with levels, or each answer differs")
         if wrong:
             raise ConfigurationError(f"profile {self.name!r}: " + "; ".join(wrong))
@@ -92,34 +110,33 @@ B4B_2023: Final = Profile(
 
 RECOMMENDED: Final = Profile(
     name="recommended",
-    version=1,
-    # As B4B, so that a sketch is 10,240 bytes and coverage compares with the paper's.
+    version=2,
+    # As B4B; they tell new inputs from old ones and one pool from another. A sketch is 10,272
+    # bytes with the landmarks.
     tables=20,
     bits=12,
     # Fewer operations than the dense product (docs/decisions/0010), same collisions
     # (tests/guard/test_planes.py).
     planes=Rotated(),
-    # Raw features of one orthant never spread: after all of its broad traffic the built-in image
-    # encoder is at .24 raw, at .82 centered (`guard-coverage`:
-    # coverage.image.{b4b-2023,recommended}.broad.all).
     centered=True,
-    # Provisional: plain coverage is close to a counter. After 1,000 distinct inputs a narrow and a
-    # broad account of the built-in text encoder are at .19 and .21, and nearly all of 31,000 broad
-    # images are free (`guard-coverage`: coverage.text.recommended.*.n1000,
-    # free_broad.image.recommended). A later experiment, `guard-figures`, will choose a better
-    # price signal. All figures below are of `guard-coverage` too.
-    # Knee: an account that asks all of Banking77 ends at .78, at most .79 over 20 secrets
-    # (coverage.text.recommended.narrow.all); a broad one asks 8,000 texts free
-    # (free_broad.text.recommended).
-    # First level and doubling: paying starts softly and bites within a few levels; recall@10
-    # falls .95, .91, .82, .61, .20, .02, then chance (recall10_at_level.text.recommended.l*).
-    # Step: the ceiling, 16 feature std, starts at coverage .96, which the broad account passes
-    # before 20,000 texts (coverage.text.recommended.broad.n20000).
-    price=Geometric(knee=0.82, first=0.125, step=0.02, levels=8),
+    # The price reads the share of landmarks visited: at one honest ceiling a broad account gets
+    # a fraction of the free inputs that plain coverage gives it (docs/decisions/0018 and
+    # `guard-figures`: free_at_ceiling.*). More than 256 separate no better and cost time, fewer
+    # are filled by a narrow task's stray inputs.
+    landmarks=256,
+    # Knee: all of Banking77, the largest narrow task at hand, stays below it with every secret
+    # (`guard-figures`: signal.text.landmarks.banking77.all); `tollkeeper calibrate --traffic`
+    # chooses another from a provider's own.
+    # First level and doubling: paying starts softly and bites within a few levels.
+    # Step: a broad account that goes on passes a level every few dozen inputs.
+    price=Geometric(knee=0.80, first=0.125, step=0.02, levels=8),
     in_feature_std=True,
-    noise=Keyed(),
+    # Shared by near-duplicates and shaped like the embeddings (docs/decisions/0019).
+    noise=Field(),
     keeps_norm=True,
     transform=Orthogonal(),
+    # After the last level: an account that has been nearly everywhere gets nothing new.
+    ceiling=0.97,
 )
 
 CHEAPEST: Final = Profile(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from tollkeeper.errors import GuardError
 from tollkeeper.guard.profiles import Profile
 from tollkeeper.types import Sketch
 
@@ -22,7 +21,7 @@ class SketchReader:
     def __init__(self, profile: Profile) -> None:
         """Read sketches of `profile`."""
         self._profile = profile
-        self._buckets = profile.tables << profile.bits
+        self._layout = profile.layout
         self.tracks = profile.tables > 0
         self.version = f"{profile.name}/{profile.version}"
 
@@ -32,21 +31,15 @@ class SketchReader:
         Raises:
             GuardError: the bytes are not a sketch of this profile.
         """
-        size = (self._buckets + 7) // 8
-        if data and len(data) != size:
-            raise GuardError(
-                f"expected a sketch of {size} bytes, got {len(data)}; was the profile changed?"
-            )
-        return np.frombuffer(data, np.uint8) if data else np.zeros(size, np.uint8)
+        return self._layout.from_bytes(data)
 
     def merge(self, one: Sketch, other: Sketch) -> Sketch:
         """Return the sketch of a pool that asked what both asked."""
-        union: Sketch = one | other
-        return union
+        return self._layout.merge(one, other)
 
     def fraction(self, sketch: Sketch) -> float:
-        """Return the share of buckets visited, in [0, 1]."""
-        return int(np.count_nonzero(np.unpackbits(sketch))) / max(1, self._buckets)
+        """Return the price signal of a sketch, in [0, 1]."""
+        return self._layout.fraction(sketch)
 
     def price(self, coverage: float) -> float:
         """Return the noise scale at a coverage in [0, 1], as the profile counts it."""

@@ -1,0 +1,81 @@
+"""Landmarks: the cells in which the price signal counts where an account has been.
+
+Some embeddings of the calibration sample, chosen in secret, are landmarks; an input belongs
+to the one that lies in the nearest direction, seen from the middle of the sample and through
+the guard's secret projections. Cells of a random hash cut through every subject, so a narrow
+account keeps opening new ones; a narrow subject lies within few landmarks' cells however much
+of it is asked, and a broad account is in most of them after a few hundred inputs
+(docs/decisions/0018).
+
+Source: ours.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tollkeeper.errors import CalibrationError
+from tollkeeper.guard import draws
+from tollkeeper.guard.planes import ROUNDING
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Landmarks:
+    """k directions among h projections.
+
+    Attributes:
+        directions: (h, k) float32, unit columns.
+    """
+
+    directions: NDArray[np.float32]
+
+    @classmethod
+    def choose(cls, key: bytes, margins: NDArray[np.float32], count: int) -> Landmarks:
+        """Choose `count` different ones of m embeddings.
+
+        Args:
+            key: secret of one deployment and model.
+            margins: (m, h) signed lengths of the embeddings along the guard's projections,
+                from their middle.
+            count: k.
+
+        Raises:
+            CalibrationError: there are fewer.
+        """
+        lengths = np.linalg.norm(margins.astype(np.float64), axis=1)
+        there = lengths > 0
+        directions = (margins[there] / lengths[there, None]).astype(np.float32)
+        different = np.unique(directions, axis=0)
+        if len(different) < count:
+            raise CalibrationError(
+                f"expected a calibration with at least {count} different embeddings for "
+                f"landmarks, got {len(different)}; calibrate with more inputs"
+            )
+        chosen = different[draws.permutation(key, len(different))[:count]]
+        return cls(np.ascontiguousarray(chosen.T))
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return int(self.directions.shape[1])
+
+    def nearest(self, margins: NDArray[np.float32]) -> NDArray[np.intp]:
+        """Return the (n,) landmark of each of n embeddings, given as (n, h) margins.
+
+        A row's landmark does not depend on the other rows of its batch: BLAS rounds a row
+        differently in batches of different size, so what is too close to call in float32 is
+        decided in float64.
+        """
+        along = margins @ self.directions
+        nearest: NDArray[np.intp] = along.argmax(axis=1)
+        lengths = np.sqrt(np.einsum("ij,ij->i", margins, margins))
+        doubt = 2 * ROUNDING * math.sqrt(margins.shape[1]) * lengths
+        best = np.take_along_axis(along, nearest[:, None], axis=1).ravel()
+        close = np.count_nonzero(along >= (best - doubt)[:, None], axis=1) > 1
+        for row in np.flatnonzero(close):
+            nearest[row] = (margins[row].astype(np.float64) @ self.directions).argmax()
+        return nearest
