@@ -262,6 +262,7 @@ def test_budgets_of_the_target_and_of_the_user_end_in_partial_rows(
 def test_bad_input_is_one_line(steal: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever cannot be run ends with status 2, one line, and nothing on stdout."""
     (tmp_path / "empty").touch()
+    (tmp_path / "twice").write_text("sk-tk-one sk-tk-one")
     (tmp_path / "rows.npy").write_bytes(b"")
     np.save(tmp_path / "rows.npy", np.ones((4, 4)))
     broken, breaks = (
@@ -286,7 +287,8 @@ def test_bad_input_is_one_line(steal: Any, tmp_path: Path, monkeypatch: pytest.M
         (("--profile", "cheapest"), {"target": url}, "not an encoder of this process"),
         (("--api-key-file", tmp_path / "missing"), {"target": url}, "cannot read API keys"),
         (("--api-key-file", tmp_path / "empty"), {"target": url}, "no API key"),
-        (("--max-money", "3"), {"target": url}, "needs a price"),
+        (("--api-key-file", tmp_path / "twice"), {"target": url}, "given twice"),
+        (("--max-money", "3"), {"target": url}, "needs --price"),
         ((), {"target": url}, "cannot reach the target"),
         ((), {"target": broken}, "the victim failed when asked for scoring: ValueError"),
         ((), {"target": breaks}, "the victim failed: ValueError"),

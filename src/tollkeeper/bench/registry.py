@@ -11,23 +11,24 @@ from tollkeeper.bench.experiment import Experiment
 from tollkeeper.errors import ConfigurationError
 
 _LAB = (
-    "b4b_coverage",
-    "b4b_remap",
-    "b4b_theft",
-    "noise_sweep",
-    "ssl_losses",
-    "stolen_encoder_bench",
-    "cont_steal_bench",
-    "rda_bench",
+    "theft.b4b_coverage",
+    "theft.b4b_remap",
+    "theft.b4b_theft",
+    "theft.noise_sweep",
+    "theft.ssl_losses",
+    "theft.stolen_encoder_bench",
+    "theft.cont_steal_bench",
+    "theft.rda_bench",
+    "figures.guard_figures",
 )
-"""Modules of `bench.theft` with an experiment; most need the lab tools."""
+"""Modules with an experiment that needs the lab tools, most of them."""
 
 
 def _lab() -> Iterator[Experiment[Any]]:
-    """Yield the experiments on theft, without those whose packages are not installed."""
+    """Yield the experiments of the lab, without those whose packages are not installed."""
     for name in _LAB:
         try:
-            module = importlib.import_module(f"tollkeeper.bench.theft.{name}")
+            module = importlib.import_module(f"tollkeeper.bench.{name}")
         except ModuleNotFoundError as error:
             if (error.name or "").startswith("tollkeeper"):
                 raise

@@ -127,6 +127,9 @@ def run_attack(
     of_encoders = {"--profile": profile, "--accounts": accounts}
     _refuse(of_encoders if live else of_urls, "an encoder of this process" if live else "a URL")
     data: dict[str, str] = {}
+    if max_money is not None and not price:
+        raise ConfigurationError("--max-money needs --price, what one input costs")
+    keys = _keys(api_key_file) if live else ()
     order = Order(
         attack=name,
         target=target,
@@ -141,7 +144,7 @@ def run_attack(
         price=price,
         profile=profile,
         accounts=accounts or 1,
-        keys=_keys(api_key_file) if live else (),
+        keys=keys,
         caps=Caps(money=max_money, seconds=max_seconds),
         concurrency=concurrency or 4,
         data=data,
@@ -152,6 +155,7 @@ def run_attack(
         found = _run(order, fail_on or [], order.folder.parent)
     except AuthenticationError as error:
         hint = f"keys come from --api-key-file or {_KEY_VARIABLE}"
+        hint += "" if keys else ", and none was given"
         raise AuthenticationError(f"{error}; {hint}") from error
     except KeyboardInterrupt:
         note(f"interrupted; what was finished is in {order.folder.parent}")
@@ -253,6 +257,8 @@ def _keys(file: Path | None) -> list[str]:
         raise ConfigurationError(f"cannot read API keys from {file}") from error
     if not keys:
         raise ConfigurationError(f"there is no API key in {file}")
+    if len(set(keys)) < len(keys):
+        raise ConfigurationError(f"an API key is given twice in {file}; each is one account")
     return keys
 
 

@@ -18,7 +18,7 @@ from tollkeeper.client.refusals import refuse
 from tollkeeper.client.target import Target
 from tollkeeper.client.transcript import Transcript
 from tollkeeper.encoders.upstream_http import base_address, bearer, request
-from tollkeeper.errors import ConfigurationError, EncoderError, RequestError
+from tollkeeper.errors import ConfigurationError, EncoderError, ModelNotFoundError, RequestError
 
 _MAX_LIST_BYTES = 2**20
 _NO_LIST = frozenset({404, 405, 501})  # text-embeddings-inference keeps no list of models
@@ -166,7 +166,7 @@ def _listed(line: Line, base: str) -> str:
         )
     except httpx2.RequestError as error:
         raise EncoderError(
-            f"cannot reach the target ({type(error).__name__}); check the address"
+            f"cannot reach the target at {base} ({type(error).__name__}); check the address"
         ) from error
     if reply.status in _NO_LIST:
         return ""
@@ -194,6 +194,10 @@ def _learn_width(target: Target, transcript: Transcript, dim: int | None, probe:
     if known is None:
         try:
             known = str(target.embed([probe]).shape[1])
+        except ModelNotFoundError as error:
+            raise ConfigurationError(
+                f"{error}; an address ends in /v1, with #model behind it if it has several"
+            ) from error
         except RequestError as error:
             raise ConfigurationError(
                 f"the target refused the first input, which shows its width: {error}; does it "

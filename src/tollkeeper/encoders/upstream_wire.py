@@ -27,7 +27,7 @@ _MAX_BYTES_PER_INPUT = 2**20  # Floats as JSON text at 40,000 dimensions.
 _MAX_COMPLAINT_BYTES = 2**16
 _MAX_USAGE = 2**31  # More tokens than any request holds; above it the count is garbage.
 _NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_SECRETS = re.compile(r"https?://\S+|\b(?:sk|hf|tk)[-_]\S{6,}|\bBearer\s+\S+", re.IGNORECASE)
+_SECRETS = re.compile(r"https?://\S+|\b(?:sk|hf|tk)[-_]\S{6,}|\bBearer\s+(?!<)\S+", re.IGNORECASE)
 _TOO_MANY = re.compile(
     r"batch[ _-]?size|too many (?:inputs|items|texts)|(?:maximum|max) batch|"
     r"batch (?:is )?too (?:large|long|big)|array (?:is )?too long|tokens? per request|request size",

@@ -113,6 +113,14 @@ class Guard:
         """
         return self._coverage.fraction(sketch)
 
+    def signal(self, sketch: Sketch, embeddings: Embeddings) -> NDArray[np.float64]:
+        """Return (n,) what the price would read after each of n inputs; nothing is charged.
+
+        Raises:
+            GuardError: an argument does not fit this guard.
+        """
+        return self._coverage.visit(sketch, self._checked(embeddings)).fractions
+
     def tenant_key(self, tenant: str, *, version: int = 1) -> bytes:
         """Return the 32-byte key of a tenant; a new version is a new space and new noise."""
         return derive(self._secret, "tenant", tenant, version)

@@ -1,0 +1,1 @@
+"""What a guard costs thieves and honest users: the figures of merit."""

@@ -1,0 +1,125 @@
+"""One account that asks on and on: what its answers are worth as it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from tollkeeper.bench.figures.traffic import Traffic
+from tollkeeper.bench.theft.probes import linear_probe
+from tollkeeper.bench.theft.scoring import NEIGHBORS, agreement, recall_at_10
+from tollkeeper.guard.guard import Guard
+from tollkeeper.types import Embeddings, Sketch
+
+_TENANT = "walker"
+_SEARCHED = 1000
+_GROWTH = 1.15
+_FIRST = 50
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """Where an account stands.
+
+    Attributes:
+        count: inputs asked, at least eleven.
+        recall10: of its own inputs' answers when it asks again now, up to 1,000 of them.
+        sketch: the account's.
+    """
+
+    count: int
+    recall10: float
+    sketch: Sketch
+
+
+def stops(total: int) -> list[int]:
+    """Return the counts at which an account is looked at: 15% apart, and all."""
+    found = []
+    at = float(_FIRST)
+    while at < total:
+        found.append(round(at))
+        at *= _GROWTH
+    return [*found, total]
+
+
+def walk(guard: Guard, embeddings: Embeddings, *, rng: np.random.Generator) -> Iterator[Step]:
+    """Ask (n, d) embeddings in order, until the guard refuses."""
+    key, sketch, start = guard.tenant_key(_TENANT), guard.empty(), 0
+    for end in stops(len(embeddings)):
+        verdict = guard.admit(sketch, embeddings[start:end], key=key, rng=rng)
+        if verdict.refused:
+            return
+        sketch, start = verdict.sketch, end
+        again = embeddings[rng.permutation(end)[:_SEARCHED]]
+        answers = guard.admit(sketch, again, key=key, rng=rng).embeddings
+        yield Step(end, recall_at_10(again, answers), sketch)
+
+
+def free_broad(guard: Guard, embeddings: Embeddings, *, rng: np.random.Generator) -> int:
+    """Return F: inputs asked before answers lose a tenth of the recall they had at first.
+
+    An account that never does has all of them free.
+    """
+    first = None
+    before = 0
+    for step in walk(guard, embeddings, rng=rng):
+        first = step.recall10 if first is None else first
+        if step.recall10 < 0.9 * first:
+            return before
+        before = step.count
+    return before
+
+
+@dataclass(frozen=True, slots=True)
+class Honest:
+    """What a customer with one task gets.
+
+    Attributes:
+        ceiling: H, inputs asked before recall@10 is below .99; all of them if it never is.
+        recall10: of the whole task, asked again after all was asked; 0 if it was refused.
+        probe_loss: accuracy of a linear probe on clean embeddings less that on the answers.
+        requery_equal: share of inputs whose second answer has the same bytes.
+        retry_charge: inputs charged over distinct ones when everything is asked three times.
+    """
+
+    ceiling: int
+    recall10: float
+    probe_loss: float
+    requery_equal: float
+    retry_charge: float
+
+
+def honest(guard: Guard, traffic: Traffic, *, rng: np.random.Generator) -> Honest:
+    """Let a customer ask all of a task, and then all of it twice again."""
+    rows = traffic.embeddings
+    ceiling, last, good = 0, None, True
+    for step in walk(guard, rows, rng=rng):
+        good = good and step.recall10 >= 0.99
+        ceiling = step.count if good else ceiling
+        last = step
+    if last is None or last.count < len(rows):
+        return Honest(ceiling, 0.0, 1.0, 0.0, 1.0)
+    key = guard.tenant_key(_TENANT)
+    first, second = (guard.admit(last.sketch, rows, key=key, rng=rng) for _ in range(2))
+    same = (first.embeddings == second.embeddings).all(axis=1)
+    return Honest(
+        ceiling,
+        last.recall10,
+        _probe_loss(traffic, first.embeddings),
+        float(same.mean()),
+        1.0 + (first.charge + second.charge) / len(rows),
+    )
+
+
+def _probe_loss(traffic: Traffic, answers: Embeddings) -> float:
+    if traffic.labels is None or not NEIGHBORS < traffic.tested < len(answers):
+        return 0.0
+    cut = len(answers) - traffic.tested
+    wanted = traffic.labels[cut:]
+    clean, guarded = (
+        agreement(linear_probe(rows[:cut], traffic.labels[:cut], rows[cut:]), wanted)
+        for rows in (traffic.embeddings, answers)
+    )
+    return clean - guarded
