@@ -79,7 +79,9 @@ def test_a_refused_list_is_told(server: Any, connect: Open) -> None:
 def test_nobody_there_is_one_line(server: Any, connect: Open) -> None:
     """A wrong port is told as such, without a traceback of a socket."""
     server.close()
-    with pytest.raises(EncoderError, match=r"cannot reach the target at http://.* \(ConnectError\)"):
+    with pytest.raises(
+        EncoderError, match=r"cannot reach the target at http://.* \(ConnectError\)"
+    ):
         connect()
 
 

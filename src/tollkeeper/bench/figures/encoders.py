@@ -61,12 +61,13 @@ class _Whitening:
     @classmethod
     def fit(cls, patches: NDArray[np.float32]) -> _Whitening:
         values, vectors = np.linalg.eigh(np.cov(patches.T))
-        matrix: NDArray[Any] = vectors @ np.diag(1 / np.sqrt(values + 0.1)) @ vectors.T
-        mean: NDArray[Any] = patches.mean(axis=0)
-        return cls(mean, matrix.astype(np.float32))
+        scales = np.diag(1 / np.sqrt(values + 0.1))
+        matrix = np.asarray(vectors @ scales @ vectors.T, np.float32)
+        mean = np.asarray(patches.mean(axis=0), np.float32)
+        return cls(mean, matrix)
 
     def __call__(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
-        whitened: NDArray[np.float32] = (patches - self.mean) @ self.matrix
+        whitened: NDArray[Any] = (patches - self.mean) @ self.matrix
         return whitened
 
 

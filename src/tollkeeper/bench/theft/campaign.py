@@ -45,7 +45,9 @@ def check_plan(
             no labels for an attack that needs them.
     """
     if needs_labels(attack) and pool.labels is None:
-        raise ConfigurationError(f"the attack needs labels, and {pool.name} has none; tiny_imagenet and cifar100 do")
+        raise ConfigurationError(
+            f"the attack needs labels, and {pool.name} has none; tiny_imagenet and cifar100 do"
+        )
     if not 1 <= seeds <= _MOST_SEEDS:
         raise ConfigurationError(f"expected 1 to {_MOST_SEEDS} seeds, got {seeds}")
     attack.check_accounts(accounts)

@@ -1,0 +1,107 @@
+"""Stop at the knee: notice the first perturbed answer, and leave the account before it matters.
+
+A guard that answers the same question with the same bytes at one price level, and otherwise at
+the next, tells a thief when the level has changed: asking an old question again costs nothing.
+Each account is left when its first answer is no longer what it was, and what it has not
+answered goes to the accounts that are still clean. Answers so collected carry no noise, so
+there is nothing to denoise; what they cost is accounts. Against fresh noise the first repeat
+differs already, and nothing is collected; average repeats there.
+
+Not published; named in the literature as the obvious reply to a price that rises.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tollkeeper.attacks.accounts import Accounts
+from tollkeeper.attacks.asking import remaining
+from tollkeeper.attacks.base import Attack, metered_accounts
+from tollkeeper.attacks.progress import Progress
+from tollkeeper.encoders.base import Encoder
+from tollkeeper.encoders.inputs import digest, require
+from tollkeeper.errors import RefusalError
+from tollkeeper.types import Batch, Embeddings
+
+_PART = 16
+"""Inputs asked between two looks at the canary: as many answers can be noisy and are lost."""
+
+
+class Canary:
+    """An account that refuses as soon as its answers change, and remembers the clean ones.
+
+    Attributes:
+        tripped: whether they have changed.
+    """
+
+    def __init__(self, account: Encoder) -> None:
+        """Watch a metered account that has not been asked anything."""
+        self.name, self.dim, self.accepts = account.name, account.dim, account.accepts
+        self.tripped = False
+        self._account = account
+        self._first: tuple[Any, NDArray[np.float32]] | None = None
+        self._known: dict[bytes, NDArray[np.float32]] = {}
+
+    @property
+    def remaining(self) -> int:
+        """Distinct inputs that may still be asked."""
+        return remaining(self._account)
+
+    def embed(self, inputs: Batch) -> Embeddings:
+        """Return (n, d) answers that were given before the first change.
+
+        Raises:
+            RefusalError: an input has no clean answer and will not get one.
+            TollkeeperError: from the account.
+        """
+        if len(inputs) == 0:
+            return np.empty((0, self.dim), dtype=np.float32)
+        kind = require(inputs, self.accepts, name=self.name)
+        marks = [digest(item, kind) for item in inputs]
+        new = [at for at, mark in enumerate(marks) if mark not in self._known]
+        for start in range(0, len(new), _PART):
+            self._ask([inputs[at] for at in new[start : start + _PART]], kind)
+        return np.stack([self._known[mark] for mark in marks])
+
+    def _ask(self, part: list[Any], kind: Any) -> None:
+        if self.tripped:
+            raise RefusalError("this account's answers have changed; it is asked no more")
+        # Arrays stay arrays: an encoder of images may want one.
+        batch: Batch = np.stack(part) if isinstance(part[0], np.ndarray) else part
+        rows = self._account.embed(batch)
+        if self._first is None:
+            self._first = (batch[:1], rows[0].copy())
+        question, answer = self._first
+        self.tripped = not np.array_equal(self._account.embed(question)[0], answer)
+        if self.tripped:
+            raise RefusalError("this account's answers have changed; it is asked no more")
+        self._known.update((digest(item, kind), row) for item, row in zip(part, rows, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopAtNoise(Attack):
+    """Any attack, through accounts that are left at the first perturbed answer.
+
+    Attributes:
+        inner: the attack on what was answered cleanly; a sybil attack for several accounts.
+    """
+
+    paper: ClassVar[str] = "ours"
+    inner: Attack
+
+    @property
+    def asks_per_input(self) -> int:
+        """Distinct queries that one input becomes."""
+        return self.inner.asks_per_input
+
+    def run(
+        self, victim: Encoder, queries: Batch, *, rng: np.random.Generator, progress: Progress
+    ) -> Encoder:
+        """Run the inner attack behind canaries."""
+        watched = [Canary(account) for account in metered_accounts(victim)]
+        asked = Accounts(watched) if len(watched) > 1 else watched[0]
+        return self.inner.run(asked, queries, rng=rng, progress=progress)
