@@ -386,5 +386,11 @@ EXPERIMENT = Experiment(
         "floor.ssl.*",
     ),
     covers=("b4b-2023", "recommended", "none"),
-    attacks=("direct-infonce", "sybil-overlap", "sybil-matching", "sybil-rotation", "sybil-trunk"),
+    attacks={
+        "direct-infonce": "attack.none.*",
+        "sybil-overlap": "sybil2.recommended.*",
+        "sybil-matching": "sybil2_matching.b4b-2023-shuffled.*",
+        "sybil-rotation": "sybil2_rotation.recommended.*",
+        "sybil-trunk": "sybil10_trunk.b4b-scaled.*",
+    },
 )
