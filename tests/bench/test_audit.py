@@ -31,7 +31,7 @@ EXPERIMENT = Experiment(
     measure=lambda setting, context: Measurement({}),
     promises=("speed.d*", "bytes"),
     covers=("good",),
-    attacks=("copy",),
+    attacks={"copy": "speed.*"},
 )
 GOOD = Result(
     id="example",
@@ -103,6 +103,15 @@ def test_stale_result_is_found(
     """Lost metrics, old settings, a thin manifest and a wrong name each fail."""
     (folder / "example-cpu.json").write_bytes(spoil(GOOD).to_json())
     assert any(re.search(complaint, problem) for problem in problems(folder)), problems(folder)
+
+
+def test_an_attack_is_measured_by_its_own_metric(folder: Path) -> None:
+    """Naming an attack is not enough: the committed result must hold what shows it."""
+    named = replace(EXPERIMENT, attacks={"copy": "accuracy.copy.*"})
+    (found,) = problems(folder, experiments=(named,))
+    assert found == (
+        "example-cpu.json lacks accuracy.copy.*, the metric of the attack 'copy'; run it again"
+    )
 
 
 @pytest.mark.parametrize("content", [b"not json", b'{"schema": 9}'])

@@ -286,6 +286,6 @@ def test_the_processor_scale_covers_the_published_study() -> None:
     for transform in ("affine", "pad_shuffle", "affine_pad_shuffle", "binary"):
         assert transform in setting.transforms
         assert f"paper/{transform}" in setting.trained
-    for counts in (setting.counts, setting.trained_counts):
-        assert (min(counts), max(counts)) == (10, 10_000)
+    assert setting.counts == (10, 30, 100, 300, 1000, 3000, 10_000)
+    assert setting.trained_counts == (10, 100, 1000, 10_000)
     assert set(setting.transforms) == set(TRANSFORMS)

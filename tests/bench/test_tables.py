@@ -31,8 +31,20 @@ def folder(tmp_path: Path) -> Path:
         "user.none.cats": Metric(0.75, "accuracy", "higher"),
         "user.guard.cats": Metric(0.25, "accuracy", "higher"),
         "user.noisy.s0.05": Metric(0.125, "accuracy", "higher"),
+        "gain.floor_untrained.cars": Metric(0.5, "ratio", "higher"),
+        "gain.floor_untrained.text": Metric(0.25, "ratio", "higher"),
+        "gain.floor_ssl.cars": Metric(0.625, "ratio", "higher"),
+        "gain.good.cars": Metric(0.75, "ratio", "higher"),
+        "gain.good.text": Metric(0.25, "ratio", "higher"),
+        "gain.bad.cars": Metric(0.625, "ratio", "higher"),
+        "gain.bad.text": Metric(0.125, "ratio", "higher"),
+        "other.low.cars": Metric(0.0625, "ratio", "higher"),
     }
-    manifest = {"git": {"sha": "0123456789abcdef"}, "hardware": {"cpu": "Toy", "cores": 2}}
+    manifest = {
+        "git": {"sha": "0123456789abcdef"},
+        "hardware": {"cpu": "Toy", "cores": 2},
+        "setting": {"seeds": 3, "budget": 4000, "text_budget": 800, "examples": 0, "width": 8},
+    }
     (tmp_path / "x-cpu.json").write_bytes(Result("x", "cpu", metrics, {}, manifest).to_json())
     return tmp_path
 
@@ -43,7 +55,7 @@ def test_a_table_has_a_line_for_each_metric_asked_for(folder: Path) -> None:
     assert "| `a.b` | 1.98 | 1.88 to 2.00 | ratio | lower |" in written
     assert "| `bytes` | 10,240 |  | bytes | lower |" in written
     assert "| `tiny` | 0.0123 |" in written
-    assert "`tollkeeper bench run x --scale cpu`, commit `0123456789ab`, Toy, 2 cores." in written
+    assert "`tollkeeper bench run x --scale cpu`, commit `0123456789ab`, Toy, 2 cores; " in written
     assert "old" not in written
 
 
@@ -53,6 +65,21 @@ def test_a_grid_has_the_last_part_of_names_as_columns(folder: Path) -> None:
     assert "|  | cars | cats | s0.05 |" in written
     assert "| `user.none` | 0.500 (0.400 to 0.600) | 0.750 |  |" in written
     assert "| `user.guard` |  | 0.250 |  |" in written
+
+
+def test_the_origin_says_how_much_was_spent(folder: Path) -> None:
+    """Budget, examples and seeds stand above every table, as far as the setting has them."""
+    assert insert(PAGE, folder).count("2 cores; budget 4,000, text budget 800, seeds 3.\n") == 2
+
+
+def test_a_grid_names_what_is_not_above_the_floors(folder: Path) -> None:
+    """A tie counts as not above, a column has the floors it has, and families are apart."""
+    page = "<!-- grid: x-cpu gain.* other.* -->\n<!-- end -->\n"
+    listed = "Not above every floor: `gain.good` (text), `gain.bad` (cars, text).\n"
+    assert listed in insert(page, folder)
+    good = page.replace("gain.*", "gain.floor_* gain.good.cars")
+    assert "Not above every floor: none.\n" in insert(good, folder)
+    assert "floor" not in insert(PAGE, folder)
 
 
 def test_only_what_is_between_markers_changes(folder: Path) -> None:

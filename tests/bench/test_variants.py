@@ -223,6 +223,9 @@ def test_whoever_is_not_above_both_floors_is_named() -> None:
         "bad": runs(0.4, 0.5),
     }
     assert not_above_floors(outcomes, ("a", "b")) == {"half": ["a"], "bad": ["a", "b"]}
+    assert not_above_floors(outcomes, ("b",), floors=("good",)) == {
+        name: ["b"] for name in ("floor_untrained", "floor_ssl", "half", "bad")
+    }
 
 
 def test_toy_text_victims_can_be_stolen_from(stage: Stage) -> None:

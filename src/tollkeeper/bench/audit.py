@@ -85,8 +85,15 @@ def _stale(name: str, result: Result, experiment: Experiment[Any]) -> Iterator[s
     if result.manifest.get("setting") != msgspec.json.decode(setting):
         yield f"{name} was measured with other settings than it has now; run it again"
     for pattern in experiment.promises:
-        if not any(fnmatchcase(metric, pattern) for metric in result.metrics):
+        if not _has(result, pattern):
             yield f"{name} lacks the promised metric {pattern}; run the experiment again"
+    for attack, pattern in experiment.attacks.items():
+        if not _has(result, pattern):
+            yield f"{name} lacks {pattern}, the metric of the attack {attack!r}; run it again"
+
+
+def _has(result: Result, pattern: str) -> bool:
+    return any(fnmatchcase(metric, pattern) for metric in result.metrics)
 
 
 def _uncovered(

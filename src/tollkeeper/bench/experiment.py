@@ -108,7 +108,8 @@ class Experiment(Generic[S]):
         measure: turns a setting into numbers.
         promises: glob patterns; each must match a metric of every committed result.
         covers: guard profiles that this experiment measures.
-        attacks: attacks that it runs, by their public names.
+        attacks: public names of the attacks that it runs, each with a glob pattern as in
+            `promises` of the metrics that show it.
         committed: scales whose results are kept in the repository.
     """
 
@@ -118,7 +119,7 @@ class Experiment(Generic[S]):
     measure: Callable[[S, Context], Measurement]
     promises: tuple[str, ...]
     covers: tuple[str, ...] = ()
-    attacks: tuple[str, ...] = ()
+    attacks: Mapping[str, str] = field(default_factory=dict)
     committed: tuple[str, ...] = ("cpu",)
 
     def setting(self, scale: str, overrides: Mapping[str, str] | None = None) -> S:

@@ -6,7 +6,8 @@ A page asks for a table with a pair of comments; what is between them is written
     <!-- grid: b4b-theft-cpu legit.* attack.* -->
     <!-- end -->
 
-`table` has a line for each metric. `grid` puts the last part of the metrics' names into columns.
+`table` has a line for each metric. `grid` puts the last part of the metrics' names into columns,
+and where there are rows of floors, a list of what is not above them stands below it.
 Patterns choose metrics; without any, all are shown.
 """
 
@@ -21,6 +22,12 @@ from pathlib import Path
 from tollkeeper.bench.experiment import Metric, Result, read_result
 
 _SECTION = re.compile(r"(<!-- (table|grid): (\S+)((?: [^ >]+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+_SIZES = ("budget", "examples", "text_budget", "text_examples", "epochs", "seeds")
+"""What a reader must know of a setting, where it has it; 0 stands for none."""
+
+_TIE = 1e-9
+"""Means of equal numbers may differ in their last bits."""
 
 _LAST = re.compile(r"(?:(.*)\.)?([^.\d][^.]*(?:\.\d+)?)")
 """The last part of a name and what is before it; `s0.05` is one part."""
@@ -60,9 +67,12 @@ def _section(found: re.Match[str], folder: Path) -> str:
 def _origin(result: Result) -> str:
     hardware = result.manifest.get("hardware", {})
     commit = str(result.manifest.get("git", {}).get("sha", "unknown"))[:12]
+    setting = result.manifest.get("setting", {})
+    sizes = [f"{key.replace('_', ' ')} {setting[key]:,}" for key in _SIZES if setting.get(key)]
     return (
         f"`tollkeeper bench run {result.id} --scale {result.scale}`, commit `{commit}`, "
-        f"{hardware.get('cpu', '?')}, {hardware.get('cores', '?')} cores."
+        f"{hardware.get('cpu', '?')}, {hardware.get('cores', '?')} cores"
+        f"{'; ' if sizes else ''}{', '.join(sizes)}."
     )
 
 
@@ -76,16 +86,37 @@ def _table(metrics: Mapping[str, Metric]) -> str:
 
 def _grid(metrics: Mapping[str, Metric]) -> str:
     """Return one line for each beginning of a name, one column for each last part."""
-    cells: dict[str, dict[str, str]] = {}
+    cells: dict[str, dict[str, Metric]] = {}
     for name, metric in metrics.items():
         row, column = _LAST.fullmatch(name).groups()  # type: ignore[union-attr]  # names begin with a letter
-        interval = f" ({_interval(metric)})" if metric.interval else ""
-        cells.setdefault(row, {})[column] = _short(metric.value) + interval
+        cells.setdefault(row, {})[column] = metric
     columns = list(dict.fromkeys(column for row in cells.values() for column in row))
     rows = [
-        (f"`{row}`", *(found.get(column, "") for column in columns)) for row, found in cells.items()
+        (f"`{row}`", *(_cell(found[column]) if column in found else "" for column in columns))
+        for row, found in cells.items()
     ]
-    return _markdown(("", *columns), rows)
+    return _markdown(("", *columns), rows) + _not_above(cells)
+
+
+def _cell(metric: Metric) -> str:
+    return _short(metric.value) + (f" ({_interval(metric)})" if metric.interval else "")
+
+
+def _not_above(cells: Mapping[str, Mapping[str, Metric]]) -> str:
+    """Return a paragraph on the rows that are not above every floor; nothing without floors.
+
+    A floor counts for the rows whose names begin as its own does before the word.
+    """
+    floors = {row: row.partition("floor")[0] for row in cells if "floor" in row}
+    below: dict[str, list[str]] = {}
+    for row, found in cells.items():
+        mine = [cells[floor] for floor, family in floors.items() if row.startswith(family)]
+        for column, metric in found.items():
+            least = [floor[column].value for floor in mine if column in floor]
+            if row not in floors and least and metric.value <= max(least) + _TIE:
+                below.setdefault(row, []).append(column)
+    listed = ", ".join(f"`{row}` ({', '.join(some)})" for row, some in below.items())
+    return f"\n\nNot above every floor: {listed or 'none'}." if floors else ""
 
 
 _LAYOUTS: Mapping[str, Callable[[Mapping[str, Metric]], str]] = {"table": _table, "grid": _grid}

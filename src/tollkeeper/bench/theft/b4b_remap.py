@@ -66,7 +66,7 @@ class Setting:
     task: str = "cifar10"
     transforms: tuple[str, ...] = tuple(TRANSFORMS)
     counts: tuple[int, ...] = (10, 30, 100, 300, 1000, 3000, 10_000)
-    trained_counts: tuple[int, ...] = (10, 10_000)
+    trained_counts: tuple[int, ...] = (10, 100, 1000, 10_000)
     noised_counts: tuple[int, ...] = (100, 1000, 3000)
     trained: tuple[str, ...] = (
         "paper/affine",

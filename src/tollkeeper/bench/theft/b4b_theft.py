@@ -3,100 +3,35 @@
 Rows are users: a legitimate one on each task, an attacker with one account, attackers with
 several. Columns are downstream tasks. The guard is the live one: every account has its own
 sketch, each input is charged before its answer leaves, and no attack knows that it is there.
+
+A legitimate user asks for the training inputs of its task first and then for the test inputs,
+each once, and is scored on those answers: what a search or a probe meets is an account that has
+been charged for the training part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
 
 from tollkeeper.attacks.accounts import Accounts
-from tollkeeper.attacks.base import Attack
-from tollkeeper.attacks.direct import Direct
-from tollkeeper.attacks.fit import Adam, Schedule
-from tollkeeper.attacks.networks.convnet import ConvNet
-from tollkeeper.attacks.objectives.infonce import InfoNCE
-from tollkeeper.attacks.recovery.averages import AverageRepeats
-from tollkeeper.attacks.recovery.standardized import Standardized
-from tollkeeper.attacks.sybil.alignment import RotationMatcher
-from tollkeeper.attacks.sybil.mapped import Mapped
-from tollkeeper.attacks.sybil.mappers import RidgeMapper
-from tollkeeper.attacks.sybil.matched import Matched
-from tollkeeper.attacks.sybil.matching import CoordinateMatcher
-from tollkeeper.attacks.sybil.network_mappers import ThreeLayerMapper
-from tollkeeper.attacks.sybil.shared_trunk import SharedTrunk
 from tollkeeper.bench.experiment import Context, Direction, Experiment, Measurement, Metric
+from tollkeeper.bench.theft.b4b_users import NONE, Setting, profile, thief
 from tollkeeper.bench.theft.curve import Point
 from tollkeeper.bench.theft.floors import self_trained, untrained
-from tollkeeper.bench.theft.guarded import GuardedVictim, scaled_b4b
+from tollkeeper.bench.theft.guarded import GuardedVictim
 from tollkeeper.bench.theft.jobs import run_jobs
 from tollkeeper.bench.theft.payload import Payload
 from tollkeeper.bench.theft.scoring import score
-from tollkeeper.bench.theft.stage import Outcome, Scene, Stage, opened, outcome, staged
+from tollkeeper.bench.theft.stage import Outcome, Stage, opened, outcome, staged
+from tollkeeper.bench.theft.tasks import Task
+from tollkeeper.bench.theft.variants import not_above_floors
 from tollkeeper.encoders.base import Encoder
-from tollkeeper.errors import ConfigurationError
+from tollkeeper.encoders.cached import CachedEncoder, MemoryStore
 from tollkeeper.gateway.calibrations import calibration_for
-from tollkeeper.guard import profiles
-from tollkeeper.guard.profiles import Profile
-from tollkeeper.guard.transform import AffinePadShuffle
-
-NONE = "none"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting(Scene):
-    """What is run.
-
-    Attributes:
-        cells: user and defense, for example `sybil2/b4b-2023`; users are the keys of `USERS`,
-            with a number of accounts for sybils.
-        defenses: what legitimate users face.
-        budget: queries of every attacker, over all its accounts.
-        anchors: inputs that sybils ask through every account.
-        seeds: of attacker, guard and secrets alike.
-        epochs: passes over the answers.
-        rate: learning rate.
-        width: channels of the surrogate's first stage.
-        side: pixels that the surrogate sees.
-        workers: processes.
-    """
-
-    cells: tuple[str, ...] = (
-        "attack/none",
-        "attack/b4b-2023",
-        "attack/b4b-scaled",
-        "attack/recommended",
-        "attack_averaging/b4b-scaled",
-        "sybil2/b4b-2023",
-        "sybil2/b4b-scaled",
-        "sybil2/recommended",
-        "sybil5/b4b-scaled",
-        "sybil10/b4b-scaled",
-        "sybil2_paper/b4b-scaled",
-        "sybil2_rotation/recommended",
-        "sybil2_matching/b4b-2023-shuffled",
-        "sybil10_trunk/b4b-scaled",
-    )
-    defenses: tuple[str, ...] = (NONE, "b4b-2023", "b4b-scaled", "recommended")
-    budget: int = 5000
-    anchors: int = 100
-    seeds: int = 3
-    epochs: int = 10
-    rate: float = 3e-3
-    width: int = 16
-    side: int = 24
-    workers: int = 2
-
-    def network(self) -> ConvNet:
-        """Return the surrogate's architecture."""
-        return ConvNet(width=self.width, side=self.side)
-
-    def schedule(self) -> Schedule:
-        """Return the surrogate's training."""
-        return Schedule(epochs=self.epochs, batch=64, rate=self.rate, optimizer=Adam())
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +39,8 @@ class Job:
     """One surrogate, floor or round of legitimate users.
 
     Attributes:
-        user: a key of `USERS` with a number of accounts for sybils, `legit`, or a floor.
-        defense: a public profile or one of `EXTRA_DEFENSES`.
+        user: a key of `b4b_users.USERS` with a number of accounts for sybils, `legit`, or a floor.
+        defense: a public profile or one of `b4b_users.EXTRA_DEFENSES`.
         seed: of everything.
         root: seed of the run.
         setting: of the experiment.
@@ -129,82 +64,7 @@ class Job:
         return np.random.default_rng([self.root, self.seed, *path])
 
 
-# -- the thieves -------------------------------------------------------------------
-
-
-def _direct(setting: Setting) -> Direct:
-    return Direct(objective=InfoNCE(), network=setting.network(), schedule=setting.schedule())
-
-
-def _averaging(setting: Setting) -> Attack:
-    """Ask everything eight times: fresh noise shrinks, and repeats visit no new bucket."""
-    return replace(_direct(setting), recovery=AverageRepeats(8))
-
-
-def _overlap(setting: Setting) -> Attack:
-    return Mapped(inner=_direct(setting), mapper=RidgeMapper(), anchors=setting.anchors)
-
-
-def _paper(setting: Setting) -> Attack:
-    """Spend a fifth of the budget on the map, as the paper does, on the paper's network."""
-    return Mapped(inner=_direct(setting), mapper=ThreeLayerMapper(), anchors=setting.budget // 5)
-
-
-def _rotation(setting: Setting) -> Attack:
-    """Share no input: find the rotation between the accounts by the shape of their answers."""
-    return Matched(inner=_direct(setting), matcher=RotationMatcher())
-
-
-def _matching(setting: Setting) -> Attack:
-    """Share no input: pair the coordinates of the accounts by their statistics."""
-    inner = replace(_direct(setting), recovery=Standardized())
-    return Matched(inner=inner, matcher=CoordinateMatcher())
-
-
-def _trunk(setting: Setting) -> Attack:
-    return SharedTrunk(network=setting.network(), schedule=setting.schedule())
-
-
-USERS = {
-    "attack": _direct,
-    "attack_averaging": _averaging,
-    "sybil": _overlap,
-    "sybil_paper": _paper,
-    "sybil_rotation": _rotation,
-    "sybil_matching": _matching,
-    "sybil_trunk": _trunk,
-}
-"""Thieves by name; a number behind `sybil` is that of its accounts."""
-
-
-def thief(user: str, setting: Setting) -> tuple[Attack, int]:
-    """Return a user's attack and the number of its accounts.
-
-    Raises:
-        ConfigurationError: no such user.
-    """
-    kind = "".join(letter for letter in user if not letter.isdigit())
-    count = "".join(letter for letter in user if letter.isdigit())
-    if kind not in USERS or (kind.startswith("sybil") != bool(count)):
-        known = ", ".join(USERS)
-        raise ConfigurationError(f"expected a user of {known} (sybils as sybil2), got {user!r}")
-    return USERS[kind](setting), int(count or 1)
-
-
 # -- one job -----------------------------------------------------------------------
-
-
-EXTRA_DEFENSES: Mapping[str, Callable[[], Profile]] = {
-    "b4b-scaled": scaled_b4b,
-    # The transform of the paper's remapping study instead of its dense one.
-    "b4b-2023-shuffled": lambda: replace(profiles.B4B_2023, transform=AffinePadShuffle()),
-}
-"""Defenses that only experiments have."""
-
-
-def profile(name: str) -> Profile:
-    """Return a defense by name: a public profile, or one of `EXTRA_DEFENSES`."""
-    return EXTRA_DEFENSES[name]() if name in EXTRA_DEFENSES else profiles.get(name)
 
 
 def guarded(encoder: Encoder, job: Job) -> GuardedVictim:
@@ -246,16 +106,26 @@ def work(job: Job) -> Outcome:
 
 
 def _legitimate(job: Job, stage: Stage, encoder: Encoder) -> Outcome:
-    """Let one account per task ask for everything of its task, then probe what it got."""
+    """Let one account per task ask for everything of its task, and score what it got."""
     scores: dict[str, float] = {}
     facts: dict[str, float] = {}
     with guarded(encoder, job) as victim:
         for reference in stage.references:
-            found = score(victim.account(reference.name), [reference])
+            assert reference.task is not None
+            answers = answered(victim.account(reference.name), reference.task)
+            found = score(answers, [reference])
             scores |= found.named() | {f"recall10.{reference.name}": found.recall10}
             facts[f"coverage.{reference.name}"] = victim.coverage(reference.name)
             facts[f"noise_in_feature_std.{reference.name}"] = victim.noise(reference.name)
     return Outcome(scores, facts=facts)
+
+
+def answered(account: Encoder, task: Task) -> CachedEncoder:
+    """Ask for the training inputs of a task, then for its test inputs; return the answers kept."""
+    kept = CachedEncoder(account, MemoryStore(), identity=bytes(32))
+    for inputs in (task.train_inputs, task.test_inputs):
+        kept.embed(inputs)
+    return kept
 
 
 def _untrained(job: Job, stage: Stage) -> Encoder:
@@ -311,6 +181,7 @@ def measure(setting: Setting, context: Context) -> Measurement:
     metrics = dict(_metrics(outcomes, setting, rng=context.rng(99)))
     diagnostics = {
         "victim": stage.victim.named(),
+        "not_above_floors": not_above_floors(outcomes, setting.tasks, floors=tuple(_FLOORS)),
         "rows": {row: _summary(some) for row, some in outcomes.items()},
     }
     hardware = {"workers": setting.workers, "threads_per_worker": 1}
@@ -362,15 +233,18 @@ EXPERIMENT = Experiment(
             tasks=("cifar10",),
             train=300,
             test=200,
-            cells=("attack/none", "attack/b4b-scaled", "sybil2/b4b-scaled"),
+            cells=("attack/none", "attack/b4b-scaled", "sybil2/b4b-scaled", "sybil2_paper/none"),
             defenses=(NONE, "b4b-scaled"),
-            budget=400,
+            budget=300,
+            mapper_steps=50,
             seeds=1,
             epochs=3,
             width=8,
         ),
         "cpu": Setting(),
-        "gpu": Setting(seeds=5, epochs=60, width=64, side=32, train=10_000, workers=1),
+        "gpu": Setting(
+            mapper_steps=40_000, seeds=5, epochs=60, width=64, side=32, train=10_000, workers=1
+        ),
     },
     measure=measure,
     promises=(
@@ -378,13 +252,22 @@ EXPERIMENT = Experiment(
         "legit.b4b-2023.*",
         "legit.recommended.*",
         "attack.none.*",
+        "attack_standardized.none.*",
         "attack.b4b-2023.*",
         "attack.recommended.*",
-        "sybil2.*",
-        "sybil10.*",
+        "sybil2.none.*",
+        "sybil2.b4b-2023.*",
+        "sybil10.none.*",
+        "sybil10.b4b-scaled.*",
         "floor.untrained.*",
         "floor.ssl.*",
     ),
     covers=("b4b-2023", "recommended", "none"),
-    attacks=("direct-infonce", "sybil-overlap", "sybil-matching", "sybil-rotation", "sybil-trunk"),
+    attacks={
+        "direct-infonce": "attack.none.*",
+        "sybil-overlap": "sybil2.recommended.*",
+        "sybil-matching": "sybil2_matching.b4b-2023-shuffled.*",
+        "sybil-rotation": "sybil2_rotation.recommended.*",
+        "sybil-trunk": "sybil10_trunk.b4b-scaled.*",
+    },
 )

@@ -46,5 +46,5 @@ EXPERIMENT = Experiment(
         "relative_accuracy.floor_ssl.*",
         "agreement.views10.*",
     ),
-    attacks=("cont-steal",),
+    attacks={"cont-steal": "relative_accuracy.views2.*"},
 )

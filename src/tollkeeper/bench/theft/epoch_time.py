@@ -4,6 +4,8 @@ The reference scheme (Dziedzic et al., ICML 2022, and most code since) puts ever
 the victim in every epoch, in float32. Here the victim was asked before, and the surrogate runs
 in bfloat16 where the hardware multiplies it. Both train the same network in the same loop on the
 same images in the same batches, the victim being of the same architecture as the surrogate.
+`epoch_over_reference` is thus of two savings at once, kept answers and the fast precision;
+`epoch_over_reference.same_precision` is of kept answers alone.
 
 All schemes take turns in one process of one thread; every turn gives one ratio. On a CPU the
 clock counts the thread's own seconds, since nobody waits here for anything.

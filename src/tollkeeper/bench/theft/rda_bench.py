@@ -71,5 +71,5 @@ EXPERIMENT = Experiment(
         "relative_accuracy.floor_ssl.*",
         "recall10.honest_*",
     ),
-    attacks=("rda",),
+    attacks={"rda": "relative_accuracy.views10.*"},
 )

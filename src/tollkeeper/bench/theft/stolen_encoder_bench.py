@@ -54,5 +54,5 @@ EXPERIMENT = Experiment(
         "relative_accuracy.floor_ssl.*",
         "recall10.honest_*",
     ),
-    attacks=("stolen-encoder",),
+    attacks={"stolen-encoder": "relative_accuracy.lambda20.*"},
 )

@@ -325,9 +325,11 @@ def summarize(
     return metrics
 
 
-def not_above_floors(outcomes: Outcomes, tasks: Sequence[str]) -> dict[str, list[str]]:
+def not_above_floors(
+    outcomes: Outcomes, tasks: Sequence[str], *, floors: Sequence[str] = _FLOORS
+) -> dict[str, list[str]]:
     """Return the variants whose mean accuracy is not above every floor's, with the tasks."""
-    floors = [name for name in _FLOORS if name in outcomes]
+    floors = [name for name in floors if name in outcomes]
     means = {name: mean_scores(some) for name, some in outcomes.items()}
     found: dict[str, list[str]] = {}
     for name, scores in means.items():
