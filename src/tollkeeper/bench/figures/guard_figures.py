@@ -8,14 +8,15 @@ measured by stealing: undefended, and behind the guard in the best way known.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from tollkeeper.bench.experiment import Context, Experiment, Measurement
-from tollkeeper.bench.figures import signals, thieves, walks
+from tollkeeper.bench.experiment import Context, Experiment, Measurement, Metric
+from tollkeeper.bench.figures import signals, theft, thieves, walks
+from tollkeeper.bench.figures.theft import Plan
 from tollkeeper.bench.figures.traffic import Stage, Traffic, load_stage
 from tollkeeper.bench.guard_coverage import Samples
 from tollkeeper.bench.theft.jobs import run_jobs
@@ -36,7 +37,13 @@ class Setting:
         limit: inputs of a task or pool at most.
         counts: sizes of the accounts that signals tell apart.
         accounts: narrow and broad accounts of each size.
-        stolen: inputs that a thief wants answered.
+        stolen: inputs that a thief wants answered, rising; the budgets of the theft curve.
+        pool: inputs that a thief who makes a copy can choose from.
+        guarded: queries of thieves behind a guard; one of `stolen`.
+        train: inputs that probes on copies are trained on.
+        test: inputs that they are tested on.
+        epochs: of a copy's training.
+        thefts: copies of each kind; 0 makes none.
         workers: processes.
     """
 
@@ -46,8 +53,28 @@ class Setting:
     limit: int = 12_000
     counts: tuple[int, ...] = (100, 300, 1000, 3000)
     accounts: int = 30
-    stolen: int = 5000
+    stolen: tuple[int, ...] = (1000, 2000, 4000, 8000)
+    pool: int = 10_000
+    guarded: int = 4000
+    train: int = 2000
+    test: int = 2000
+    epochs: int = 20
+    thefts: int = 3
     workers: int = 2
+
+    def plan(self) -> Plan:
+        """Return what copies are made."""
+        return Plan(
+            budgets=self.stolen,
+            guarded=self.guarded,
+            profiles=tuple(name for name in self.profiles if name != "none"),
+            pool=self.pool,
+            train=self.train,
+            test=self.test,
+            epochs=self.epochs,
+            seeds=self.thefts,
+            workers=self.workers,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +108,13 @@ class Job:
 def work(job: Job) -> dict[str, float]:
     """Measure one encoder with one secret; what worker processes call."""
     stage = job.stage.load()
+    clean = {one.name: walks.probe(one, one.embeddings) for one in stage.honest}
     secret = job.rng(0).bytes(32)
     found: dict[str, float] = {}
     for number, name in enumerate(job.setting.profiles):
         guard = Guard(profiles.get(name), stage.calibration, secret=secret)
         suffix = f"{stage.encoder}.{name}"
-        found |= _honest(guard, stage, suffix, job.rng(1, number))
+        found |= _honest(guard, stage, suffix, clean, job.rng(1, number))
         found |= _thief(guard, stage, suffix, job)
         if guard.tracks:
             found |= _separation(partial(guard.signal, guard.empty()), stage, suffix, job)
@@ -97,14 +125,20 @@ def work(job: Job) -> dict[str, float]:
     return found
 
 
-def _honest(guard: Guard, stage: Stage, suffix: str, rng: np.random.Generator) -> dict[str, float]:
+def _honest(
+    guard: Guard,
+    stage: Stage,
+    suffix: str,
+    clean: Mapping[str, float],
+    rng: np.random.Generator,
+) -> dict[str, float]:
     found = {}
     for traffic in stage.honest:
         user = walks.honest(guard, traffic, rng=rng)
         named = f"{suffix}.{traffic.name}"
         found[f"honest_ceiling.{named}"] = float(user.ceiling)
         found[f"recall10.{named}"] = user.recall10
-        found[f"probe_loss.{named}"] = user.probe_loss
+        found[f"probe_loss.{named}"] = clean[traffic.name] - user.accuracy
         found[f"requery_equal.{named}"] = user.requery_equal
         found[f"retry_charge.{named}"] = user.retry_charge
     narrow = [traffic.name for traffic in stage.narrow]
@@ -117,8 +151,9 @@ def _thief(guard: Guard, stage: Stage, suffix: str, job: Job) -> dict[str, float
     rows = job.rng(2).permutation(stage.pool.embeddings)
     found = {f"free_broad.{suffix}": float(walks.free_broad(guard, rows, rng=job.rng(3)))}
     if guard.tracks:
-        orders = thieves.price(guard, rows[: job.setting.stolen], seed=job.secret)
-        found |= {f"accounts_{order}.{suffix}": count for order, count in orders.items()}
+        for wanted in job.setting.stolen:
+            for order, count in thieves.price(guard, rows[:wanted], seed=job.secret).items():
+                found[f"accounts_{order}.{suffix}.n{wanted}"] = count
     return found
 
 
@@ -156,7 +191,7 @@ def _free_at_ceiling(
     ends = {traffic.name: float(signal(traffic.embeddings)[-1]) for traffic in stage.narrow}
     found = {f"signal.{suffix}.{name}.all": value for name, value in ends.items()}
     filler: Embeddings = stage.narrow[0].embeddings
-    pool = job.rng(2).permutation(stage.pool.embeddings)[: job.setting.stolen]
+    pool = job.rng(2).permutation(stage.pool.embeddings)[:_DISGUISED]
     for name, asked, wanted in thieves.disguises(pool, filler, rng=job.rng(5)):
         free = thieves.free_at(signal, max(ends.values()), asked, wanted)
         found[f"free_at_ceiling.{suffix}.{name}"] = float(free)
@@ -187,6 +222,7 @@ def measure(setting: Setting, context: Context) -> Measurement:
         BenchError: a job failed.
     """
     samples = Samples()
+    setting.plan().check()
     data: dict[str, str] = {}
     facts: dict[str, object] = {}
     for name in setting.profiles:
@@ -205,7 +241,38 @@ def measure(setting: Setting, context: Context) -> Measurement:
             ]
             for found in run_jobs(work, jobs, workers=setting.workers, progress=context.progress):
                 _add(samples, found)
-    return Measurement(samples.metrics(), diagnostics=facts, data=data)
+    if setting.thefts:
+        facts["thefts"] = theft.measure(setting.plan(), context, samples, data)
+    metrics = samples.metrics()
+    metrics |= dict(_prices(metrics, setting))
+    return Measurement(metrics, diagnostics=facts, data=data)
+
+
+def _prices(metrics: Mapping[str, Metric], setting: Setting) -> Iterator[tuple[str, Metric]]:
+    """Yield the accounts that 90% of an undefended copy costs, for the best thief.
+
+    One account where asking on regardless is good enough; otherwise the fewest accounts, over
+    orders of asking, for the smallest budget that is within 90% of the largest one's copy.
+    """
+    for encoder in theft.SCENES:
+        curve = {n: metrics.get(f"theft.{encoder}.none.open.n{n}") for n in setting.stolen}
+        known = {count: found.value for count, found in curve.items() if found is not None}
+        if not known:
+            continue
+        enough = min(n for n, value in known.items() if value >= _ENOUGH * max(known.values()))
+        yield f"queries_wanted.{encoder}", Metric(float(enough), "inputs", "higher")
+        for profile in setting.plan().profiles:
+            greedy = metrics[f"theft_share.{encoder}.{profile}.greedy"].value
+            orders = [
+                metrics[f"accounts_{order}.{encoder}.{profile}.n{enough}"].value
+                for order in ("random", "sharded")
+            ]
+            price = 1.0 if greedy >= _ENOUGH else min(orders)
+            yield f"price_accounts.{encoder}.{profile}", Metric(price, "accounts", "higher")
+
+
+_ENOUGH = 0.9
+_DISGUISED = 5000
 
 
 def _add(samples: Samples, found: Mapping[str, float]) -> None:
@@ -227,7 +294,13 @@ EXPERIMENT = Experiment(
             limit=1200,
             counts=(100,),
             accounts=4,
-            stolen=600,
+            stolen=(300, 600),
+            pool=600,
+            guarded=600,
+            train=300,
+            test=200,
+            epochs=1,
+            thefts=1,
             workers=1,
         ),
         "cpu": Setting(),
@@ -240,6 +313,15 @@ EXPERIMENT = Experiment(
         "separation300.*",
         "recall10.*",
         "accounts_sharded.*",
+        "price_accounts.*",
+        "theft.*",
     ),
     covers=("recommended", "b4b-2023", "none"),
+    attacks={
+        "text-distillation": "theft.text.none.open.*",
+        "direct-infonce": "theft.image.none.open.*",
+        "sybil-overlap": "theft.*.recommended.overlap",
+        "sybil-rotation": "theft.*.recommended.rotation",
+        "sybil-trunk": "theft.*.recommended.trunk",
+    },
 )

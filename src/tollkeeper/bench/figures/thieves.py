@@ -18,7 +18,6 @@ HARMLESS = 0.1
 """Noise in feature standard deviations that a thief does not mind (`noise-sweep`)."""
 
 _REGIONS = 64
-_ASKED = 4096
 _SLOW_START = 1000
 _FILLERS = 3
 _NEAR = 0.99
@@ -75,7 +74,7 @@ def accounts_needed(guard: Guard, embeddings: Embeddings) -> float:
     unit_std = 1.0 if guard.profile.in_feature_std else guard.calibration.feature_std
     accounts, start = 0, 0
     while start < len(embeddings):
-        rows = embeddings[start : start + _ASKED]
+        rows = embeddings[start:]
         scales = guard.profile.price(guard.signal(guard.empty(), rows)) / unit_std
         paying = np.flatnonzero(scales > HARMLESS)
         free = int(paying[0]) if paying.size else len(rows)

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tollkeeper.bench.experiment import BenchError
 from tollkeeper.bench.figures.traffic import Traffic
 from tollkeeper.bench.theft.probes import linear_probe
-from tollkeeper.bench.theft.scoring import NEIGHBORS, agreement, recall_at_10
+from tollkeeper.bench.theft.scoring import agreement, recall_at_10
 from tollkeeper.guard.guard import Guard
 from tollkeeper.types import Embeddings, Sketch
 
 _TENANT = "walker"
-_SEARCHED = 1000
+_SEARCHED = 600
 _GROWTH = 1.15
+_TRAINED, _TESTED = 3000, 2000
 _FIRST = 50
 
 
@@ -25,7 +27,7 @@ class Step:
 
     Attributes:
         count: inputs asked, at least eleven.
-        recall10: of its own inputs' answers when it asks again now, up to 1,000 of them.
+        recall10: of its own inputs' answers when it asks again now, up to 600 of them.
         sketch: the account's.
     """
 
@@ -79,14 +81,14 @@ class Honest:
     Attributes:
         ceiling: H, inputs asked before recall@10 is below .99; all of them if it never is.
         recall10: of the whole task, asked again after all was asked; 0 if it was refused.
-        probe_loss: accuracy of a linear probe on clean embeddings less that on the answers.
+        accuracy: of a linear probe on the answers; 0 if it was refused.
         requery_equal: share of inputs whose second answer has the same bytes.
         retry_charge: inputs charged over distinct ones when everything is asked three times.
     """
 
     ceiling: int
     recall10: float
-    probe_loss: float
+    accuracy: float
     requery_equal: float
     retry_charge: float
 
@@ -100,26 +102,28 @@ def honest(guard: Guard, traffic: Traffic, *, rng: np.random.Generator) -> Hones
         ceiling = step.count if good else ceiling
         last = step
     if last is None or last.count < len(rows):
-        return Honest(ceiling, 0.0, 1.0, 0.0, 1.0)
+        return Honest(ceiling, 0.0, 0.0, 0.0, 1.0)
     key = guard.tenant_key(_TENANT)
     first, second = (guard.admit(last.sketch, rows, key=key, rng=rng) for _ in range(2))
     same = (first.embeddings == second.embeddings).all(axis=1)
     return Honest(
         ceiling,
         last.recall10,
-        _probe_loss(traffic, first.embeddings),
+        probe(traffic, first.embeddings),
         float(same.mean()),
         1.0 + (first.charge + second.charge) / len(rows),
     )
 
 
-def _probe_loss(traffic: Traffic, answers: Embeddings) -> float:
-    if traffic.labels is None or not NEIGHBORS < traffic.tested < len(answers):
-        return 0.0
+def probe(traffic: Traffic, answers: Embeddings) -> float:
+    """Return the accuracy of a linear probe on (n, d) answers to a task, on 2,000 test inputs.
+
+    Raises:
+        BenchError: the traffic is no task.
+    """
+    if traffic.labels is None or not 0 < traffic.tested < len(answers):
+        raise BenchError(f"expected a task with test inputs to probe, got {traffic.name}")
     cut = len(answers) - traffic.tested
-    wanted = traffic.labels[cut:]
-    clean, guarded = (
-        agreement(linear_probe(rows[:cut], traffic.labels[:cut], rows[cut:]), wanted)
-        for rows in (traffic.embeddings, answers)
-    )
-    return clean - guarded
+    train, test = slice(0, min(cut, _TRAINED)), slice(cut, cut + _TESTED)
+    predicted = linear_probe(answers[train], traffic.labels[train], answers[test])
+    return agreement(predicted, traffic.labels[test])
