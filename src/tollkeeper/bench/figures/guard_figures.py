@@ -254,11 +254,12 @@ def _prices(metrics: Mapping[str, Metric], setting: Setting) -> Iterator[tuple[s
     One account where asking on regardless is good enough; otherwise the fewest accounts, over
     orders of asking, for the smallest budget that is within 90% of the largest one's copy.
     """
-    for encoder in theft.SCENES:
+    walked = {name.removeprefix("builtin:") for name in setting.encoders}
+    for encoder in (name for name in theft.SCENES if name in walked):
         curve = {n: metrics.get(f"theft.{encoder}.none.open.n{n}") for n in setting.stolen}
         known = {count: found.value for count, found in curve.items() if found is not None}
-        if not known:
-            continue
+        if max(known.values(), default=0.0) <= 0:
+            continue  # nothing was stolen, so no price can be put on it
         enough = min(n for n, value in known.items() if value >= _ENOUGH * max(known.values()))
         yield f"queries_wanted.{encoder}", Metric(float(enough), "inputs", "higher")
         for profile in setting.plan().profiles:
