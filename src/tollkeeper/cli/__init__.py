@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tollkeeper import __version__
-from tollkeeper.cli import attack, demo, lab, operate, serve
+from tollkeeper.cli import attack, calibration, demo, lab, operate, serve
 from tollkeeper.cli.output import fail
 from tollkeeper.errors import TollkeeperError
 
@@ -29,7 +29,7 @@ app.add_typer(operate.keys, name="keys")
 app.add_typer(operate.tenants, name="tenants")
 app.add_typer(operate.records, name="records")
 app.add_typer(operate.settings_verbs, name="config")
-app.command("calibrate")(lab.calibrate)
+app.command("calibrate")(calibration.calibrate)
 app.command("embed")(lab.embed)
 app.add_typer(attack.attack, name="attack")
 app.add_typer(lab.bench, name="bench")

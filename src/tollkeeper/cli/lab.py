@@ -1,4 +1,4 @@
-"""`tollkeeper calibrate`, `embed` and `bench`."""
+"""`tollkeeper embed` and `bench`, and what `calibrate` shares with them."""
 
 from __future__ import annotations
 
@@ -25,49 +25,6 @@ EncoderSpec = Annotated[str | None, typer.Option("--encoder", help="SPEC of the 
 CHECK_FAILED = 1
 
 _PRIVATE, _SHARED = 0o600, 0o666
-
-
-def calibrate(
-    inputs: Annotated[
-        list[Path], typer.Argument(help=".npy embeddings, text files, images or folders of images.")
-    ],
-    *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
-    encoder: EncoderSpec = None,
-    seed: Annotated[int, typer.Option(min=0, help="Chooses the rows that are kept.")] = 0,
-    config: Config = None,
-    as_json: Json = False,
-) -> None:
-    """Fit the guard's calibration from a sample of ordinary inputs."""
-    import numpy as np
-
-    from tollkeeper.cli import inputs as files
-    from tollkeeper.guard.calibration import Calibration
-
-    found = files.read(inputs)
-    parts = list(found.embeddings)
-    if found.items:
-        loaded, _ = _load_encoder(config, encoder)
-        parts.append(_embed(found.items, loaded, loaded.embed))
-    try:
-        sample = np.concatenate(parts)
-    except ValueError as error:
-        raise ConfigurationError(f"the embeddings do not fit together: {error}") from error
-    fitted = Calibration.fit(sample, rng=np.random.default_rng(seed))
-    _write(output, fitted.to_bytes())
-    emit(
-        {
-            "file": str(output),
-            "width": fitted.dim,
-            "count": fitted.count,
-            "feature_std": fitted.feature_std,
-        },
-        as_json=as_json,
-        prose=lambda made: (
-            f"{made['file']}: width {made['width']}, fitted on {made['count']} "
-            f"embeddings, feature std {made['feature_std']:.4g}"
-        ),
-    )
 
 
 def embed(
@@ -97,7 +54,7 @@ def embed(
         rows = _embed(found.items, loaded, cache.embed)
     buffer = io.BytesIO()
     np.save(buffer, rows)
-    _write(output, buffer.getvalue())
+    write(output, buffer.getvalue())
     emit(
         {"file": str(output), "count": len(rows), "width": rows.shape[1], "cached": cache.hits},
         as_json=as_json,
@@ -145,7 +102,7 @@ def run_experiment(
     with progress_bar(experiment) as progress:
         result = run(experiment, scale, seed=seed, overrides=changes, progress=progress)
     if json_file is not None:
-        _write(json_file, result.to_json(), mode=_SHARED)
+        write(json_file, result.to_json(), mode=_SHARED)
     emit(result, as_json=False, prose=_metrics)
 
 
@@ -234,6 +191,24 @@ def _embed(
     return np.concatenate([embed(batch) for batch in bar])
 
 
+def embedded(inputs: list[Path], config: Path | None, encoder: str | None) -> Embeddings:
+    """Return the embeddings (n, d) of files: their own, or an encoder's of what they hold."""
+    import numpy as np
+
+    from tollkeeper.cli import inputs as files
+
+    found = files.read(inputs)
+    parts = list(found.embeddings)
+    if found.items:
+        loaded, _ = _load_encoder(config, encoder)
+        parts.append(_embed(found.items, loaded, loaded.embed))
+    try:
+        whole: Embeddings = np.concatenate(parts)
+    except ValueError as error:
+        raise ConfigurationError(f"the embeddings do not fit together: {error}") from error
+    return whole
+
+
 def pairs(texts: Iterable[str]) -> dict[str, str]:
     """Return `key=value` texts as a dict."""
     found = {}
@@ -245,7 +220,7 @@ def pairs(texts: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _write(path: Path, data: bytes, *, mode: int = _PRIVATE) -> None:
+def write(path: Path, data: bytes, *, mode: int = _PRIVATE) -> None:
     """Write a file; a new one gets `mode` less the umask, an old one keeps its own.
 
     Private by default: clean embeddings, and calibrations with a sample of them, are what

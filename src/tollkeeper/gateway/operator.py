@@ -88,7 +88,8 @@ class Operator:
         self._deployment = deployment
         self._clock = clock
         self._sleep = sleep
-        self._reader = SketchReader(profiles.get(deployment.profile if deployment else "none"))
+        profile = profiles.get(deployment.profile if deployment else "none")
+        self._reader = SketchReader(profile.with_knee(deployment.knee if deployment else None))
 
     def create_key(self, tenant: str) -> tuple[str, KeyInfo]:
         """Make a key; see `KeyRing.create`.

@@ -32,6 +32,7 @@ class Deployment:
         profile: the guard profile.
         fingerprint: of the guard.
         spec: what the operator named as encoder; empty in files of older versions.
+        knee: of the calibration, if it has one.
     """
 
     model: str
@@ -39,6 +40,7 @@ class Deployment:
     profile: str
     fingerprint: str
     spec: str = ""
+    knee: float | None = None
 
     def save(self, data_dir: Path) -> None:
         """Write `deployment.json`.

@@ -190,7 +190,12 @@ class Gateway:
             body_timeout_s=settings.body_timeout_s,
         )
         deployment = Deployment(
-            encoder.name, encoder.dim, settings.profile, guard.fingerprint, settings.encoder
+            encoder.name,
+            encoder.dim,
+            settings.profile,
+            guard.fingerprint,
+            settings.encoder,
+            guard.calibration.knee,
         )
         previous = Deployment.load(settings.data_dir)
         check_unchanged(previous, deployment, accepted=settings.accept_new_guard)

@@ -17,6 +17,9 @@ _MIN_COUNT = 32
 _HEADER = struct.Struct("<8sIIQd")
 """Magic, width d, sample rows m, embeddings counted, feature std; float32 arrays follow."""
 _MAGIC = b"TKCALIB1"
+_MAGIC_WITH_KNEE = b"TKCALIB2"
+"""Then a float64, the knee, follows the header."""
+_KNEE = struct.Struct("<d")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,12 +32,15 @@ class Calibration:
             in the units of the embeddings.
         sample: (m, d) float32 embeddings kept for medians; m may be 0.
         count: embeddings the statistics were computed from; 0 for `identity`.
+        knee: price signal up to which nothing is paid, chosen from honest traffic; None leaves
+            it to the profile.
     """
 
     mean: NDArray[np.float32]
     feature_std: float
     sample: Embeddings
     count: int
+    knee: float | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts fit each other."""
@@ -46,6 +52,8 @@ class Calibration:
             )
         if not (np.isfinite(self.mean).all() and np.isfinite(self.sample).all()):
             raise CalibrationError("the calibration holds NaN or infinity; fit it again")
+        if self.knee is not None and not 0 <= self.knee <= 1:
+            raise CalibrationError(f"expected a knee in [0, 1], got {self.knee}")
         if not (np.isfinite(self.feature_std) and self.feature_std > 0):
             raise CalibrationError(
                 f"expected a positive feature standard deviation, got {self.feature_std}"
@@ -94,6 +102,8 @@ class Calibration:
     def from_arrays(cls, arrays: Mapping[str, Any]) -> Self:
         """Build one from arrays `mean`, `feature_std`, `sample` and `count`, as an npz holds.
 
+        An array `knee` of one number may be there too.
+
         Raises:
             CalibrationError: an array is missing, is not numbers or does not fit.
         """
@@ -103,6 +113,7 @@ class Calibration:
                 float(arrays["feature_std"]),
                 np.ascontiguousarray(arrays["sample"], np.float32),
                 int(arrays["count"]),
+                float(arrays["knee"]) if "knee" in arrays else None,
             )
         except KeyError as error:
             raise CalibrationError(
@@ -113,7 +124,10 @@ class Calibration:
 
     def to_bytes(self) -> bytes:
         """Return a self-describing form that `from_bytes` reads, 28 + 4 d (m + 1) bytes or so."""
-        header = _HEADER.pack(_MAGIC, self.dim, len(self.sample), self.count, self.feature_std)
+        magic = _MAGIC if self.knee is None else _MAGIC_WITH_KNEE
+        header = _HEADER.pack(magic, self.dim, len(self.sample), self.count, self.feature_std)
+        if self.knee is not None:
+            header += _KNEE.pack(self.knee)
         return header + self.mean.astype("<f4").tobytes() + self.sample.astype("<f4").tobytes()
 
     @classmethod
@@ -123,16 +137,20 @@ class Calibration:
         Raises:
             CalibrationError: not a calibration, cut short, or damaged.
         """
-        if len(data) < _HEADER.size or data[: len(_MAGIC)] != _MAGIC:
+        magic = data[: len(_MAGIC)]
+        if len(data) < _HEADER.size + _KNEE.size or magic not in {_MAGIC, _MAGIC_WITH_KNEE}:
             raise CalibrationError("expected a calibration file, got something else; fit it again")
         _, dim, kept, count, feature_std = _HEADER.unpack_from(data)
-        expected = _HEADER.size + 4 * dim * (kept + 1)
+        knee, start = None, _HEADER.size
+        if magic == _MAGIC_WITH_KNEE:
+            (knee,), start = _KNEE.unpack_from(data, start), start + _KNEE.size
+        expected = start + 4 * dim * (kept + 1)
         if len(data) != expected:
             raise CalibrationError(
                 f"expected a calibration of {expected} bytes, got {len(data)}; fit it again"
             )
-        numbers = np.frombuffer(data, "<f4", offset=_HEADER.size).astype(np.float32)
-        return cls(numbers[:dim], feature_std, numbers[dim:].reshape(kept, dim), count)
+        numbers = np.frombuffer(data, "<f4", offset=start).astype(np.float32)
+        return cls(numbers[:dim], feature_std, numbers[dim:].reshape(kept, dim), count, knee)
 
     def thresholds(self, hyperplanes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return where to split each projection so that half of the sample lies on each side.

@@ -31,7 +31,7 @@ class Guard:
     """One guarded model's defense; safe to use from several threads.
 
     Attributes:
-        profile: the constants.
+        profile: the constants, with the calibration's knee if it has one.
         calibration: the encoder's statistics; its width is the only one admitted.
         version: profile and version, for example `recommended/1`.
         sketch_bytes: size of a sketch.
@@ -49,7 +49,7 @@ class Guard:
             GuardError: the secret is too short.
             CalibrationError: its sample is too small for the profile's landmarks.
         """
-        self.profile = profile
+        self.profile = profile = profile.with_knee(calibration.knee)
         self.calibration = calibration
         self.version = f"{profile.name}/{profile.version}"
         self._secret = secret

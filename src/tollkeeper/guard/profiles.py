@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from tollkeeper.errors import ConfigurationError
@@ -49,6 +49,19 @@ class Profile:
     transform: TransformFamily
     landmarks: int = 0
     ceiling: float | None = None
+
+    def with_knee(self, knee: float | None) -> Profile:
+        """Return this profile with the knee of a calibration; itself where there is none to set.
+
+        A ceiling moves up where the last price level would begin above it.
+        """
+        if knee is None or not isinstance(self.price, Geometric):
+            return self
+        price = replace(self.price, knee=knee)
+        ceiling = self.ceiling
+        if ceiling is not None:
+            ceiling = min(1.0, max(ceiling, knee + price.levels * price.step))
+        return replace(self, price=price, ceiling=ceiling)
 
     @property
     def layout(self) -> Layout:
