@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 
 from tollkeeper.bench.experiment import Context, Experiment, Measurement, Metric
-from tollkeeper.bench.figures import signals, theft, thieves, walks
+from tollkeeper.bench.figures import denoise, signals, theft, thieves, walks
 from tollkeeper.bench.figures.theft import Plan
 from tollkeeper.bench.figures.traffic import Stage, Traffic, load_stage
 from tollkeeper.bench.guard_coverage import Samples
@@ -122,7 +122,24 @@ def work(job: Job) -> dict[str, float]:
         suffix = f"{stage.encoder}.{name}"
         found |= _separation(signal, stage, suffix, job)
         found |= _free_at_ceiling(signal, stage, suffix, job)
+    return found | _denoised(stage, job)
+
+
+def _denoised(stage: Stage, job: Job) -> dict[str, float]:
+    """Let filters learn to undo noise of one feature standard deviation."""
+    rows, found = job.rng(2).permutation(stage.pool.embeddings), {}
+    for name, noise in denoise.NOISES.items():
+        pairs = denoise.draw(
+            noise, rows, stage.calibration, scale=1.0, key=job.rng(0).bytes(32), rng=job.rng(6)
+        )
+        learned = job.secret < _LEARNED
+        for kind, left in denoise.filters(pairs, learned=learned, seed=job.secret):
+            found[f"noise_left.{stage.encoder}.{name}.{kind}"] = left
     return found
+
+
+_LEARNED = 3
+"""Secrets for which a network is trained; it takes longer than all the rest."""
 
 
 def _honest(
@@ -209,6 +226,7 @@ _FAMILIES: Mapping[str, tuple[str, str]] = {
     "separation": ("AUROC", "higher"),
     "accounts": ("accounts", "higher"),
     "signal": ("share", "lower"),
+    "noise_left": ("share", "higher"),
 }
 """Beginning of a metric's name to its unit and better direction."""
 
@@ -315,6 +333,7 @@ EXPERIMENT = Experiment(
         "recall10.*",
         "accounts_sharded.*",
         "price_accounts.*",
+        "noise_left.*",
         "theft.*",
     ),
     covers=("recommended", "b4b-2023", "none"),
