@@ -16,6 +16,7 @@ from tollkeeper.errors import ConfigurationError, DataError
 from tollkeeper.guard import profiles
 from tollkeeper.guard.calibration import Calibration
 from tollkeeper.guard.guard import Guard
+from tollkeeper.guard.layout import Layout
 from tollkeeper.guard.price import Geometric
 from tollkeeper.testing.clock import FakeClock
 from tollkeeper.types import Embeddings
@@ -79,9 +80,17 @@ def test_a_walk_that_never_pays_is_all_free(guard: Guard) -> None:
 def test_sketches_are_filled_up_to_a_fraction(wanted: float, got: float) -> None:
     """Buckets are added to those there are, never taken away."""
     sketch = np.array([255, 0, 0, 0, 0, 0, 0, 0], np.uint8)
-    full = guard_coverage.filled(sketch, wanted, rng=rng())
+    full = guard_coverage.filled(sketch, wanted, Layout(4, 4), rng=rng())
     assert np.unpackbits(full).mean() == got
     np.testing.assert_array_equal(full & sketch, sketch)
+
+
+def test_only_what_the_price_reads_is_filled() -> None:
+    """With landmarks the buckets stay as they are."""
+    layout = Layout(2, 4, 32)
+    full = guard_coverage.filled(layout.empty(), 0.25, layout, rng=rng())
+    assert layout.fraction(full) == 0.25
+    assert not full[:4].any()
 
 
 def test_recall_falls_from_level_to_level(guard: Guard) -> None:
@@ -122,7 +131,7 @@ def test_every_traffic_gets_its_figures() -> None:
     """Narrow accounts should cover little and see well, broad ones the opposite."""
     setting = Setting(encoders=("fake",), counts=(10, 999), secrets=2, sample=30)
     traffics = (Traffic("narrow", rows(40), False), Traffic("broad", rows(60, 1), True))
-    stage = Stage("fake", traffics, Calibration.fit(rows(64, 2), rng=rng()))
+    stage = Stage("fake", traffics, Calibration.fit(rows(300, 2), rng=rng()))
     steps: list[tuple[int, int, str]] = []
     samples = Samples()
     context = Context(0, FakeClock(step=1.0), lambda *step: steps.append(step))
@@ -193,7 +202,7 @@ def test_smoke_run_keeps_its_promises(data_dir: Path, monkeypatch: pytest.Monkey
         assert metric.interval is not None
         assert metric.interval[0] <= metric.value <= metric.interval[1], name
         # A few hundred inputs stay far below the knee of `recommended`.
-        if name.startswith("recall10.") and ".recommended." in name:
+        if name.startswith("recall10.") and ".recommended." in name and "broad" not in name:
             assert metric.value > 0.999
 
 

@@ -8,7 +8,7 @@ is the mean over secrets, and its interval is their whole range.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from tollkeeper.gateway.calibrations import calibration_for
 from tollkeeper.guard import profiles
 from tollkeeper.guard.calibration import Calibration
 from tollkeeper.guard.guard import Guard
+from tollkeeper.guard.layout import Layout
 from tollkeeper.guard.price import Geometric
 from tollkeeper.types import Batch, Embeddings, Sketch
 
@@ -167,7 +168,9 @@ def walk_all(
             done = (number * len(setting.profiles) + place) * setting.secrets + secret
             context.progress(done, total, f"{stage.name}, {profile}")
             rng = context.rng(1, secret)
-            guard = Guard(profiles.get(profile), stage.calibration, secret=rng.bytes(32))
+            # Without a ceiling, so that the whole curve is seen.
+            open_ended = replace(profiles.get(profile), ceiling=None)
+            guard = Guard(open_ended, stage.calibration, secret=rng.bytes(32))
             for traffic in stage.traffics:
                 _follow(guard, stage.name, traffic, setting, samples, rng=rng)
             narrow = [traffic for traffic in stage.traffics if not traffic.broad][-1]
@@ -250,7 +253,8 @@ def recall_by_level(
     asked = guard.admit(guard.empty(), clean, key=guard.tenant_key("walker"), rng=rng).sketch
     unit = guard.calibration.feature_std if guard.profile.in_feature_std else 1.0
     for level in range(price.levels):
-        sketch = filled(asked, price.knee + (level + 0.5) * price.step, rng=rng)
+        fraction = price.knee + (level + 0.5) * price.step
+        sketch = filled(asked, fraction, guard.profile.layout, rng=rng)
         recall, scale = recall_at(guard, sketch, clean, rng=rng)
         expected = price.first * 2**level * unit
         if not np.isclose(scale, expected):
@@ -258,11 +262,12 @@ def recall_by_level(
         yield recall
 
 
-def filled(sketch: Sketch, fraction: float, *, rng: np.random.Generator) -> Sketch:
-    """Return a sketch with random further buckets, up to a coverage of `fraction`."""
+def filled(sketch: Sketch, fraction: float, layout: Layout, *, rng: np.random.Generator) -> Sketch:
+    """Return a sketch with random further bits, until the price reads `fraction`."""
     seen = np.unpackbits(sketch)
-    missing = max(0, round(fraction * seen.size) - int(seen.sum()))
-    seen[rng.permutation(np.flatnonzero(seen == 0))[:missing]] = 1
+    priced = seen[layout.priced]  # a view
+    missing = max(0, round(fraction * layout.priced_count) - int(priced.sum()))
+    priced[rng.permutation(np.flatnonzero(priced == 0))[:missing]] = 1
     return np.packbits(seen)
 
 
