@@ -111,10 +111,12 @@ def test_prices_without_levels_have_no_recall_by_level() -> None:
     assert list(guard_coverage.recall_by_level(guard, rows(20), rng=rng())) == []
 
 
-def test_inputs_that_skip_a_level_are_refused(guard: Guard) -> None:
-    """Recall at a level that the inputs themselves leave behind would be another level's."""
-    with pytest.raises(BenchError, match="at level 0"):
-        list(guard_coverage.recall_by_level(guard, rows(200), rng=rng()))
+def test_recall_needs_free_inputs(guard: Guard) -> None:
+    """Inputs that pay from the start show no level; of others the free ones are used."""
+    far = Guard(profiles.CHEAPEST.with_knee(0.0), guard.calibration, secret=bytes(32))
+    with pytest.raises(BenchError, match="more than 10 free inputs, got 0"):
+        list(guard_coverage.recall_by_level(far, rows(200), rng=rng()))
+    assert len(list(guard_coverage.recall_by_level(guard, rows(200), rng=rng()))) == 4
 
 
 def test_metrics_are_means_with_the_range_over_secrets() -> None:

@@ -241,15 +241,18 @@ def recall_by_level(
 ) -> Iterator[float]:
     """Yield recall@10 at each price level; nothing where the price has no levels.
 
-    The account has asked everything in `clean` before; then its sketch is filled with random
-    buckets up to the middle of each level.
+    The account has asked as much of `clean` as is free; then its sketch is filled with random
+    bits up to the middle of each level.
 
     Raises:
-        BenchError: the inputs alone cover more than a level allows.
+        BenchError: hardly any input is free.
     """
     price = guard.profile.price
     if not isinstance(price, Geometric):
         return
+    clean = clean[guard.signal(guard.empty(), clean) <= price.knee]
+    if len(clean) <= NEIGHBORS:
+        raise BenchError(f"expected more than {NEIGHBORS} free inputs, got {len(clean)}")
     asked = guard.admit(guard.empty(), clean, key=guard.tenant_key("walker"), rng=rng).sketch
     unit = guard.calibration.feature_std if guard.profile.in_feature_std else 1.0
     for level in range(price.levels):
