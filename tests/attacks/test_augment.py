@@ -43,7 +43,6 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "cont-steal": augment.CONT_STEAL,
     "simclr": augment.SIMCLR,
     "two-view": augment.TWO_VIEW,
-    "imagenet": augment.IMAGENET,
 }
 
 

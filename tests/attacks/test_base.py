@@ -121,6 +121,9 @@ def test_accounts_are_metered_apart_and_together() -> None:
 
     @dataclass(frozen=True)
     class AskTwice(Attack):
+        def most_queries(self, inputs: int, accounts: int) -> int:
+            return inputs * accounts
+
         def run(
             self, victim: Encoder, queries: Batch, *, rng: np.random.Generator, progress: Progress
         ) -> Encoder:
@@ -134,6 +137,49 @@ def test_accounts_are_metered_apart_and_together() -> None:
         accounts, TEXTS[:10], budget=20, rng=np.random.default_rng(0), clock=FakeClock()
     )
     assert (theft.queries_spent, theft.repeats, theft.calls) == (20, 20, 4)
+
+
+@dataclass(frozen=True)
+class AskInTurn(Attack):
+    """Asks every account for its share of the pool."""
+
+    def run(
+        self, victim: Encoder, queries: Batch, *, rng: np.random.Generator, progress: Progress
+    ) -> Encoder:
+        assert isinstance(victim, Accounts)
+        count = len(victim.accounts)
+        for number, account in enumerate(victim.accounts):
+            asker = Asker(account, queries, recovery=AsAnswered(), rng=rng)
+            asker.ask(np.arange(number, len(queries), count))
+        return victim
+
+
+def test_an_account_that_stopped_is_told_though_others_answer() -> None:
+    """One account that is cut short makes the theft partial, wherever it stands."""
+    for number in range(3):
+        accounts: list[Encoder] = [FakeFailing(9, None) for _ in range(3)]
+        accounts[number] = FakeRequests(3)
+        theft = AskInTurn()(
+            Accounts(accounts), TEXTS, budget=600, rng=np.random.default_rng(0), clock=FakeClock()
+        )
+        assert theft.queries_spent == 400 + 96
+        assert theft.partial == f"account {number + 1} of 3: gone"
+
+
+def test_time_with_all_accounts_counts() -> None:
+    """The seconds that accounts took are added up."""
+    clock = FakeClock()
+    accounts = Accounts([FakeFailing(9, None, clock) for _ in range(3)])
+    theft = AskInTurn()(accounts, TEXTS, budget=600, rng=np.random.default_rng(0), clock=clock)
+    assert (theft.asking_s, theft.partial) == (6.0, "")
+
+
+def test_accounts_do_not_raise_a_budget_that_cannot_be_spent() -> None:
+    """An attack that asks each input once has no use for a budget of one an account."""
+    accounts = [FakeFailing(9, None), FakeFailing(9, None)]
+    with pytest.raises(ConfigurationError, match="between 1 and 600"):
+        steal(Accounts(accounts), budget=601)
+    assert [one.calls for one in accounts] == [0, 0]
 
 
 @pytest.mark.parametrize("count", [0, 26])

@@ -16,7 +16,6 @@ from tollkeeper.attacks import torching  # noqa: E402
 from tollkeeper.attacks.objectives import (  # noqa: E402
     BCE,
     MSE,
-    OBJECTIVES,
     Barlow,
     Cosine,
     InfoNCE,
@@ -26,14 +25,8 @@ from tollkeeper.attacks.objectives import (  # noqa: E402
     Wasserstein,
 )
 from tollkeeper.attacks.objectives.barlow_cross import BarlowCross  # noqa: E402
-from tollkeeper.attacks.objectives.cont_steal import ContStealLoss  # noqa: E402
 from tollkeeper.attacks.objectives.rda import RDALoss  # noqa: E402
-from tollkeeper.attacks.objectives.stolen_encoder import (  # noqa: E402
-    StolenEncoderLoss,
-    cosine,
-    l1,
-    l2,
-)
+from tollkeeper.attacks.objectives.stolen_encoder import StolenEncoderLoss  # noqa: E402
 from tollkeeper.errors import ConfigurationError  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -79,16 +72,6 @@ def slow_infonce(z: Rows, h: Rows, tau: float = 0.07) -> float:
         partner = (i + n) % (2 * n)
         others = [math.exp(cos(rows[i], rows[j]) / tau) for j in range(2 * n) if j != i]
         losses.append(-math.log(math.exp(cos(rows[i], rows[partner]) / tau) / sum(others)))
-    return mean(losses)
-
-
-def slow_cont_steal(z: Rows, h: Rows, tau: float = 0.5) -> float:
-    """Contrast surrogate rows with victim rows, as printed in the paper."""
-    losses = []
-    for i, g in enumerate(z):
-        below = sum(math.exp(cos(g, f) / tau) for f in h)
-        below += sum(math.exp(cos(g, z[k]) / tau) for k in range(len(z)) if k != i)
-        losses.append(-math.log(math.exp(cos(g, h[i]) / tau) / below))
     return mean(losses)
 
 
@@ -166,17 +149,12 @@ def slow_cosine(z: Rows, h: Rows) -> float:
     return 1 - mean([cos(x, y) for x, y in zip(z, h, strict=True)])
 
 
-def slow_stolen(power: int) -> Callable[[Rows, Rows], float]:
-    """Average distances of unit rows: l1 or l2 norm by power."""
-
-    def slow(z: Rows, h: Rows) -> float:
-        losses = []
-        for x, y in zip(z, h, strict=True):
-            gaps = [abs(a - b) ** power for a, b in zip(unit(x), unit(y), strict=True)]
-            losses.append(sum(gaps) ** (1 / power))
-        return mean(losses)
-
-    return slow
+def slow_stolen(z: Rows, h: Rows) -> float:
+    """Average Euclidean distances of unit rows."""
+    losses = []
+    for x, y in zip(z, h, strict=True):
+        losses.append(math.sqrt(sum((a - b) ** 2 for a, b in zip(unit(x), unit(y), strict=True))))
+    return mean(losses)
 
 
 def slow_rda(z: Rows, h: Rows, tau: float = 0.07) -> float:
@@ -201,7 +179,6 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[Rows, Rows], float]]] = {
     "mse": (MSE(), slow_mse),
     "infonce": (InfoNCE(), slow_infonce),
     "infonce at .5": (InfoNCE(0.5), lambda z, h: slow_infonce(z, h, 0.5)),
-    "cont-steal": (ContStealLoss(), slow_cont_steal),
     "softnn": (SoftNN(), slow_softnn),
     "softnn at 2": (SoftNN(2.0), lambda z, h: slow_softnn(z, h, 2.0)),
     "supcon": (lambda z, h: SupCon()(z, h, torch.tensor(LABELS)), slow_supcon),
@@ -210,9 +187,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[Rows, Rows], float]]] = {
     "barlow-cross": (BarlowCross(), slow_redundancy),
     "bce": (BCE(), slow_bce),
     "cosine": (Cosine(), slow_cosine),
-    "stolen-encoder": (StolenEncoderLoss(), slow_stolen(2)),
-    "stolen-encoder l1": (StolenEncoderLoss(l1), slow_stolen(1)),
-    "stolen-encoder cosine": (StolenEncoderLoss(cosine), slow_cosine),
+    "stolen-encoder": (StolenEncoderLoss(), slow_stolen),
     "rda": (RDALoss(), slow_rda),
 }
 
@@ -282,9 +257,7 @@ def test_symmetrized_trains_projector_and_predictor() -> None:
     assert all(p.grad.abs().sum() > 0 for p in objective.parameters())
 
 
-@pytest.mark.parametrize(
-    "name", ["mse", "cosine", "wasserstein", "stolen-encoder", "stolen-encoder l1"]
-)
+@pytest.mark.parametrize("name", ["mse", "cosine", "wasserstein", "stolen-encoder"])
 def test_a_perfect_copy_is_a_minimum(name: str) -> None:
     """The loss is 0 at z == h, and no small step lowers it."""
     objective, _ = CASES[name]
@@ -305,9 +278,7 @@ def test_rda_pulls_towards_its_own_prototype() -> None:
         assert float(RDALoss()(h + 1e-2 * rows(5, seed=seed), h)) > least
 
 
-@pytest.mark.parametrize(
-    "name", ["infonce", "cont-steal", "softnn", "supcon", "barlow-cross", "bce"]
-)
+@pytest.mark.parametrize("name", ["infonce", "softnn", "supcon", "barlow-cross", "bce"])
 def test_the_copy_beats_a_mismatched_one(name: str) -> None:
     """Rows in the right order score lower than the same rows in another order."""
     objective = supcon if name == "supcon" else CASES[name][0]
@@ -346,9 +317,7 @@ def test_rows_that_do_not_belong_together_are_refused(name: str) -> None:
             objective(rows(6), other)
 
 
-@pytest.mark.parametrize(
-    "name", ["infonce", "cont-steal", "softnn", "supcon", "barlow", "barlow-cross", "rda"]
-)
+@pytest.mark.parametrize("name", ["infonce", "softnn", "supcon", "barlow", "barlow-cross", "rda"])
 def test_contrast_needs_more_than_one_input(name: str) -> None:
     """A batch of one (for two views: two rows) cannot be contrasted and says so."""
     objective = supcon if name == "supcon" else CASES[name][0]
@@ -357,13 +326,13 @@ def test_contrast_needs_more_than_one_input(name: str) -> None:
         objective(rows(n), rows(n))
 
 
-@pytest.mark.parametrize("name", ["barlow", "symmetrized"])
-def test_two_views_are_two_equal_halves(name: str) -> None:
+@pytest.mark.parametrize("make", [Barlow, lambda: Symmetrized(5)])
+def test_two_views_are_two_equal_halves(make: Callable[[], Any]) -> None:
     """An odd number of rows cannot be two stacked views; the class says that it wants two."""
-    objective = OBJECTIVES[name](5)
+    objective = make()
     with pytest.raises(ConfigurationError, match="two stacked views"):
         objective(rows(7).float(), rows(7).float())
-    assert objective.views == 2  # type: ignore[attr-defined]  # an attribute of two-view ones only
+    assert objective.views == 2
 
 
 @pytest.mark.parametrize("labels", [None, [0, 1], [[0], [1], [2]]])
@@ -374,7 +343,7 @@ def test_supervised_contrast_needs_one_label_per_input(labels: Any) -> None:
         SupCon()(rows(3), rows(3), given)
 
 
-@pytest.mark.parametrize("make", [InfoNCE, ContStealLoss, SoftNN, SupCon, RDALoss])
+@pytest.mark.parametrize("make", [InfoNCE, SoftNN, SupCon, RDALoss])
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])
 def test_a_temperature_is_above_zero(make: Callable[..., object], temperature: float) -> None:
     """Anything else is refused when the objective is made."""
@@ -389,21 +358,13 @@ def test_widths_are_at_least_one() -> None:
 
 
 def test_length_does_not_matter_to_objectives_of_direction() -> None:
-    """InfoNCE, Cont-Steal, SupCon, cosine and StolenEncoder read directions only."""
+    """InfoNCE, SupCon, cosine and StolenEncoder read directions only."""
     z, h = rows(seed=9), rows(seed=10)
     stretch = rows(6, 1, seed=11).abs() + 0.1
-    for name in ("infonce", "cont-steal", "cosine", "stolen-encoder"):
+    for name in ("infonce", "cosine", "stolen-encoder"):
         objective, _ = CASES[name]
         assert float(objective(z * stretch, h / stretch)) == pytest.approx(float(objective(z, h)))
     assert float(supcon(z * stretch, h / stretch)) == pytest.approx(float(supcon(z, h)))
-
-
-def test_cont_steals_code_and_text_differ_by_victim_anchors() -> None:
-    """The coded form is the text's over both directions with pairs of the anchor's encoder."""
-    z, h = rows(seed=12), rows(seed=13)
-    text = ContStealLoss(0.5)
-    both = (float(text(z, h)) + float(text(h, z))) / 2
-    assert float(InfoNCE(0.5)(z, h)) == pytest.approx(both)
 
 
 def test_bce_reads_signs_only() -> None:
@@ -433,30 +394,3 @@ def test_rda_weighs_its_two_terms() -> None:
     contrast, align = RDALoss(beta=0.0)(z, h), RDALoss(alpha=0.0)(z, h)
     both = RDALoss(alpha=2.0, beta=3.0)(z, h)
     assert float(both) == pytest.approx(float(2 * contrast + 3 * align))
-
-
-def test_the_distances_of_stolen_encoder_differ() -> None:
-    """By default it is l2, not squared."""
-    z, h = rows(seed=21), rows(seed=22)
-    assert torch.equal(StolenEncoderLoss()(z, h), StolenEncoderLoss(l2)(z, h))
-    assert float(StolenEncoderLoss(l1)(z, h)) > float(StolenEncoderLoss(l2)(z, h))
-
-
-def test_the_table_makes_every_objective_for_a_width() -> None:
-    """Nine names; each makes a fresh objective that trains a surrogate of that width."""
-    assert set(OBJECTIVES) == {
-        "mse",
-        "infonce",
-        "softnn",
-        "supcon",
-        "wasserstein",
-        "barlow",
-        "symmetrized",
-        "bce",
-        "cosine",
-    }
-    for name, make in OBJECTIVES.items():
-        z = rows(6, 4, seed=23).float().requires_grad_()
-        extra = [torch.tensor(LABELS)] if name == "supcon" else []
-        make(4)(z, rows(6, 4, seed=24).float(), *extra).backward()
-        assert z.grad.abs().sum() > 0

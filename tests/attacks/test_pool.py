@@ -184,6 +184,59 @@ def test_the_share_of_an_account_that_refuses_goes_to_the_others(
     assert len(accounts[1].asked) <= limit
 
 
+class FakeTranscript(FakeAccount):
+    """Answers at most 64 new inputs a call, but what it answered before always."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: set[str] = set()
+
+    def embed(self, inputs: Batch) -> Embeddings:
+        new = [text for text in inputs if text not in self.known]
+        self.known.update(new[:64])
+        if len(new) > 64:
+            raise EncoderError("gone")
+        return super().embed(inputs)
+
+
+class FakeBreaking(FakeAccount):
+    """Fails in some of its calls."""
+
+    def __init__(self, *failing: int) -> None:
+        super().__init__()
+        self.failing, self.tried = failing, 0
+
+    def embed(self, inputs: Batch) -> Embeddings:
+        self.tried += 1
+        if self.tried in self.failing:
+            raise EncoderError("broken")
+        return super().embed(inputs)
+
+
+def test_what_was_answered_before_a_failure_is_had_by_asking_again() -> None:
+    """A call that failed after 64 answers loses none of them, and the account stays."""
+    account = FakeTranscript()
+    roster = Roster([account])
+
+    found = roster.ask_one(0, TEXTS[:600])
+
+    assert np.array_equal(found, account.space(TEXTS[:600]))
+    assert roster.left == [0]
+    assert roster.answered.tolist() == [600]
+
+
+@pytest.mark.parametrize("count", [20, 600])
+def test_an_account_that_fails_once_is_asked_again(count: int) -> None:
+    """A small call too; an account whose small part fails again is out, with what it answered."""
+    once, twice = FakeBreaking(1), FakeBreaking(1, 3)
+    roster = Roster([once, twice])
+
+    assert len(roster.ask_one(0, TEXTS[:count])) == count
+    assert roster.left == [0, 1]
+    assert len(roster.ask_one(1, TEXTS[:count])) == min(count, 32)
+    assert roster.left == ([0, 1] if count == 20 else [0])
+
+
 def test_the_first_account_may_leave_once_the_maps_are_known() -> None:
     """Its space stays the pool's when it refuses after the anchors."""
     accounts = [FakeAccount(0, limit=50), FakeAccount(1), FakeAccount(2)]

@@ -22,6 +22,7 @@ from tollkeeper.attacks.objectives import SupCon  # noqa: E402
 from tollkeeper.attacks.progress import Progress, Step  # noqa: E402
 from tollkeeper.attacks.recovery.base import AsAnswered  # noqa: E402
 from tollkeeper.attacks.selection.random import Random  # noqa: E402
+from tollkeeper.attacks.sybil.mapped import Mapped  # noqa: E402
 from tollkeeper.bench.experiment import BenchError  # noqa: E402
 from tollkeeper.bench.theft.campaign import Campaign, Row, Run, check_plan, rows  # noqa: E402
 from tollkeeper.bench.theft.gauge import (  # noqa: E402
@@ -313,14 +314,16 @@ def test_a_plan_that_cannot_be_run_is_refused() -> None:
     for budgets, accounts, seeds, named in (
         ((0,), 1, 1, "1 to 700"),
         ((40, 701), 1, 1, "got 701"),
-        ((1401,), 2, 1, "1 to 1,400"),
+        ((701,), 2, 1, "1 to 700"),
         ((40,), 1, 0, "got 0"),
     ):
         pool = Pool("toy", [f"text {n}" for n in range(700)], None)
         with pytest.raises(ConfigurationError, match=named):
             check_plan(Fast(), pool, budgets, accounts=accounts, seeds=seeds)
     check_plan(Fast(), pool, (1, 700), accounts=1, seeds=1)
-    check_plan(Fast(), pool, (1400,), accounts=2, seeds=1)
+    check_plan(Mapped(inner=Fast(), anchors=10), pool, (710,), accounts=2, seeds=1)
+    with pytest.raises(ConfigurationError, match="1 to 710"):
+        check_plan(Mapped(inner=Fast(), anchors=10), pool, (711,), accounts=2, seeds=1)
 
 
 def test_a_fifth_is_held_out_and_no_more_than_500() -> None:

@@ -19,7 +19,7 @@ from tollkeeper.types import Batch, Embeddings
 BATCH = 256
 """Inputs per call."""
 
-_REST = 32
+SMALL = 32
 """Inputs per call after a failure, so that little is lost when a victim stops for good."""
 
 
@@ -73,6 +73,9 @@ class Asker:
 
     A victim that fails or refuses after it has answered something ends the asking without an
     error: `answered` tells what there is.
+
+    Attributes:
+        stopped: whether the victim is asked no more.
     """
 
     def __init__(
@@ -114,33 +117,38 @@ class Asker:
 
     def ask(self, index: NDArray[np.intp]) -> None:
         """Ask for the positions not asked yet, as far as the victim answers."""
-        new = [position for position in dict.fromkeys(index.tolist()) if position not in self._rows]
+        new = self.unanswered(index)
         for start in range(0, len(new), BATCH):
             if self.stopped:
                 return
-            self._ask(np.array(new[start : start + BATCH], dtype=np.intp))
+            self._ask(new[start : start + BATCH])
+
+    def unanswered(self, index: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return the distinct positions that have no answer."""
+        distinct = dict.fromkeys(index.tolist())
+        return np.array([one for one in distinct if one not in self._rows], dtype=np.intp)
 
     def _ask(self, index: NDArray[np.intp]) -> None:
         try:
             rows = self._recovery.ask(self._victim, take(self._queries, index), rng=self._rng)
         except TollkeeperError as error:
             # A part may still fit into a budget; of any other failure only the rest is saved.
-            least = 1 if isinstance(error, BudgetExhausted) else _REST
-            if len(index) > least:
-                self._ask_parts(index, 2 if least == 1 else -(-len(index) // _REST))
+            size = len(index) // 2 if isinstance(error, BudgetExhausted) else SMALL
+            if 0 < size < len(index):
+                self._ask_parts(index, size)
                 return
+            self.stopped = True
             if not self._rows:
                 raise
-            self.stopped = True
             return
         self._rows.update(zip(index.tolist(), rows, strict=True))
         self._progress(Step("asking", len(self._rows), max(self._goal, len(self._rows))))
 
-    def _ask_parts(self, index: NDArray[np.intp], count: int) -> None:
+    def _ask_parts(self, index: NDArray[np.intp], size: int) -> None:
         """Ask for a failed batch part by part; a live target has answered some already."""
-        for part in np.array_split(index, count):
+        for start in range(0, len(index), size):
             if not self.stopped:
-                self._ask(part)
+                self._ask(index[start : start + size])
 
     def answered(self) -> Answers:
         """Return everything answered so far."""

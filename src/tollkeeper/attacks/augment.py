@@ -345,6 +345,3 @@ TWO_VIEW = Compose(
     (Crop(), Flip(), ColorJitter(0.8, 0.8, 0.8, 0.2), Grayscale(), Blur(p=1.0, kernel=3))
 )
 """The two-view mode of direct extraction at 32 pixels (Dziedzic et al. 2022, as coded)."""
-
-IMAGENET = Compose((Crop(), Flip()))
-"""Crop and flip, as for supervised ImageNet training and by B4B's thief."""

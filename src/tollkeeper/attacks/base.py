@@ -38,7 +38,8 @@ class Theft:
         charge: money spent at the stated price.
         seconds: from the first query to the finished surrogate.
         asking_s: seconds of those that the victim took.
-        partial: why the victim was asked less than the attack wanted; empty if it was not.
+        partial: why the victim, or one of several accounts, had stopped answering by the end;
+            empty if none had.
     """
 
     surrogate: Encoder
@@ -67,6 +68,16 @@ class Attack(ABC):
         """Distinct queries that one input of the pool can become for one account."""
         return 1
 
+    def most_queries(self, inputs: int, accounts: int) -> int:
+        """Return the largest budget that the attack can spend.
+
+        Args:
+            inputs: in the pool.
+            accounts: that are asked; few attacks ask two of them the same.
+        """
+        del accounts
+        return inputs * self.asks_per_input
+
     @final
     def __call__(
         self,
@@ -84,7 +95,7 @@ class Attack(ABC):
         Args:
             victim: whom to ask; `Accounts` for an attacker with several identities.
             queries: the attacker's pool of n inputs.
-            budget: distinct inputs that may be asked, in [1, n * `asks_per_input`].
+            budget: distinct inputs that may be asked, from `asks_per_input` to `most_queries`.
             rng: all randomness of the run.
             clock: monotonic seconds.
             price: what the target takes.
@@ -100,9 +111,9 @@ class Attack(ABC):
         """
         self._check(victim, queries, budget)
         meter = Meter(budget)
-        watch = Watch(clock)
+        watches = [Watch(clock) for _ in range(accounts_in(victim))]
         began = clock()
-        surrogate = self.run(_metered(victim, meter, watch), queries, rng=rng, progress=progress)
+        surrogate = self.run(_metered(victim, meter, watches), queries, rng=rng, progress=progress)
         assert meter.queries_spent <= budget, "an attack went around its meter"
         return Theft(
             surrogate=surrogate,
@@ -111,8 +122,8 @@ class Attack(ABC):
             calls=meter.calls,
             charge=meter.charge(price),
             seconds=clock() - began,
-            asking_s=watch.seconds,
-            partial=watch.failure,
+            asking_s=sum(watch.seconds for watch in watches),
+            partial=_failure(watches),
         )
 
     @abstractmethod
@@ -142,12 +153,13 @@ class Attack(ABC):
             )
 
     def _check(self, victim: Encoder, queries: Batch, budget: int) -> None:
-        self.check_accounts(accounts_in(victim))
-        most = len(queries) * self.asks_per_input * accounts_in(victim)
-        if not 1 <= budget <= most:
+        accounts = accounts_in(victim)
+        self.check_accounts(accounts)
+        least, most = self.asks_per_input, self.most_queries(len(queries), accounts)
+        if not least <= budget <= most:
             raise ConfigurationError(
-                f"expected a budget between 1 and {most:,} queries, which is what a pool of "
-                f"{len(queries):,} inputs allows, got {budget:,}"
+                f"expected a budget between {least:,} and {most:,} queries, which is what the "
+                f"attack can ask of a pool of {len(queries):,} inputs, got {budget:,}"
             )
 
 
@@ -158,12 +170,12 @@ def accounts_in(victim: Encoder) -> int:
 
 @dataclass(slots=True)
 class Watch:
-    """What happened at the border to the victim, over all accounts.
+    """What happened at the border to one account.
 
     Attributes:
         clock: monotonic seconds.
         seconds: spent waiting for answers.
-        failure: the last refusal or failure; empty when answers came after it.
+        failure: how the last call was refused or failed; empty if it was answered.
     """
 
     clock: Clock
@@ -195,13 +207,23 @@ class _Watched:
         return answers
 
 
-def _metered(victim: Encoder, meter: Meter, watch: Watch) -> Encoder:
+def _failure(watches: Sequence[Watch]) -> str:
+    """Return how the first account that had stopped did; empty if none had."""
+    for number, watch in enumerate(watches, start=1):
+        if watch.failure:
+            which = f"account {number} of {len(watches)}: " if len(watches) > 1 else ""
+            return which + watch.failure
+    return ""
+
+
+def _metered(victim: Encoder, meter: Meter, watches: Sequence[Watch]) -> Encoder:
     if not isinstance(victim, Accounts):
-        return MeteredEncoder(_Watched(victim, watch), meter=meter)
+        return MeteredEncoder(_Watched(victim, watches[0]), meter=meter)
+    pairs = zip(victim.accounts, watches, strict=True)
     return Accounts(
         [
             MeteredEncoder(_Watched(one, watch), meter=meter, account=number)
-            for number, one in enumerate(victim.accounts)
+            for number, (one, watch) in enumerate(pairs)
         ]
     )
 

@@ -26,6 +26,7 @@ from tollkeeper.attacks.objectives import (
 from tollkeeper.attacks.objectives.barlow_cross import BarlowCross
 from tollkeeper.attacks.objectives.base import Objective
 from tollkeeper.attacks.rda import RDA
+from tollkeeper.attacks.recovery.standardized import Standardized
 from tollkeeper.attacks.stolen_encoder import StolenEncoder
 from tollkeeper.attacks.surrogate import NetworkFactory
 from tollkeeper.attacks.sybil.alignment import RotationMatcher
@@ -128,8 +129,8 @@ def sybil_overlap() -> Mapped:
 
 
 def sybil_matching() -> Matched:
-    """InfoNCE over several accounts, matched without shared inputs."""
-    return Matched(inner=infonce())
+    """InfoNCE over several accounts, matched without shared inputs, in standardized units."""
+    return Matched(inner=replace(infonce(), recovery=Standardized()))
 
 
 def sybil_rotation() -> Matched:

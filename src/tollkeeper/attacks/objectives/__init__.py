@@ -1,7 +1,7 @@
 """Objectives: what a surrogate minimizes against a victim's answers.
 
-Exported are those that direct extraction chooses from by name. Objectives that belong to one
-paper's attack are in their own files: `barlow_cross`, `cont_steal`, `rda`, `stolen_encoder`.
+Exported are those of direct extraction. Objectives that belong to one attack are in their own
+files: `barlow_cross`, `rda`, `stolen_encoder`.
 All are called with surrogate rows z (n, d) and victim rows h (n, d); victim rows never carry a
 gradient. Objectives with `views = 2` take two stacked views of each input.
 
@@ -10,9 +10,6 @@ against Model Extraction", ICML 2022, except cosine. Their code has a tenth, sof
 its target is the softmax of the surrogate's own features, the victim is never used, and so it is
 left out on purpose.
 """
-
-from collections.abc import Callable, Mapping
-from typing import Final
 
 from tollkeeper.attacks.objectives.barlow import Barlow
 from tollkeeper.attacks.objectives.base import Objective
@@ -25,23 +22,9 @@ from tollkeeper.attacks.objectives.supcon import SupCon
 from tollkeeper.attacks.objectives.symmetrized import Symmetrized
 from tollkeeper.attacks.objectives.wasserstein import Wasserstein
 
-OBJECTIVES: Final[Mapping[str, Callable[[int], Objective]]] = {
-    "mse": lambda _: MSE(),
-    "infonce": lambda _: InfoNCE(),
-    "softnn": lambda _: SoftNN(),
-    "supcon": lambda _: SupCon(),
-    "wasserstein": lambda _: Wasserstein(),
-    "barlow": lambda _: Barlow(),
-    "symmetrized": Symmetrized,
-    "bce": lambda _: BCE(),
-    "cosine": lambda _: Cosine(),
-}
-"""Makes the objective of a name for an embedding width d, with its published parameters."""
-
 __all__ = [
     "BCE",
     "MSE",
-    "OBJECTIVES",
     "Barlow",
     "Cosine",
     "InfoNCE",

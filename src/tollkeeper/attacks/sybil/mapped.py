@@ -43,13 +43,25 @@ class Mapped(Attack):
         """Distinct queries that one input becomes."""
         return self.inner.asks_per_input
 
+    def most_queries(self, inputs: int, accounts: int) -> int:
+        """Return the largest budget that can be spent: each input once, anchors by everyone."""
+        once = self.inner.most_queries(inputs, 1)
+        most = accounts * once
+        # A smaller budget has fewer anchors, with which less can be asked again.
+        while most > (less := once + (accounts - 1) * min(once, self._shared(most, accounts))):
+            most = less
+        return most
+
     def run(
         self, victim: Encoder, queries: Batch, *, rng: np.random.Generator, progress: Progress
     ) -> Encoder:
         """Attack the pool of accounts as if it were one encoder."""
         pooling, attacking = rng.spawn(2)
         accounts = metered_accounts(victim)
-        # At most half of the budget goes into shared inputs.
-        anchors = max(2, min(self.anchors, remaining(victim) // (2 * len(accounts))))
+        anchors = self._shared(remaining(victim), len(accounts))
         pool = SybilPool(accounts, anchors=anchors, mapper=self.mapper, rng=pooling)
         return self.inner.run(pool, queries, rng=attacking, progress=progress)
+
+    def _shared(self, budget: int, accounts: int) -> int:
+        """Return the anchors of a budget; at most half of it goes into them."""
+        return max(2, min(self.anchors, budget // (2 * accounts)))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tollkeeper.attacks.accounts import Accounts
-from tollkeeper.attacks.asking import BATCH, take
+from tollkeeper.attacks.asking import BATCH, SMALL, take
 from tollkeeper.encoders.base import Encoder, checked
 from tollkeeper.encoders.inputs import digest, modality
 from tollkeeper.errors import (
@@ -40,8 +40,8 @@ class Roster:
     """Deals inputs to accounts and remembers who answered which.
 
     A new input goes to the account whose turn it is; an input asked before goes to the account
-    that answered it, where it is a repeat. An account that refuses or fails is asked no more,
-    and what it did not answer goes to the others.
+    that answered it, where it is a repeat. An account that refuses or fails twice in a row is
+    asked no more, and what it did not answer goes to the others.
 
     Attributes:
         accounts: the k encoders.
@@ -133,21 +133,34 @@ class Roster:
         Returns:
             (m, d) answers to the first m of them.
         """
+        rows = [np.empty((0, self.accounts[number].dim), dtype=np.float32)]
+        for start in range(0, len(inputs), BATCH):
+            rows += self._answers(number, inputs[start : start + BATCH])
+        found: Embeddings = np.concatenate(rows)
+        self.answered[number] += len(found)
+        return found
+
+    def _answers(self, number: int, inputs: Batch, *, again: bool = False) -> list[Embeddings]:
+        """Return an account's answers to the first of n inputs, part by part.
+
+        What failed is asked once more in small parts: the account may be back, and a live target
+        answers from its transcript what it answered before the failure.
+        """
+        if number in self.refusals:
+            return []
         account = self.accounts[number]
-        rows: list[Embeddings] = [np.empty((0, account.dim), dtype=np.float32)]
-        done, size = 0, BATCH
-        while done < len(inputs) and number not in self.refusals:
-            part = inputs[done : done + size]
-            try:
-                rows.append(checked(account.embed(part), n=len(part), dim=account.dim))
-                done += len(part)
-            except (RefusalError, EncoderError) as error:
-                if isinstance(error, BudgetExhausted) and len(part) > 1:
-                    size = len(part) // 2  # A smaller part may still fit into the budget.
-                else:
-                    self.refusals[number] = error
-        self.answered[number] += done
-        return np.concatenate(rows)
+        try:
+            return [checked(account.embed(inputs), n=len(inputs), dim=account.dim)]
+        except (RefusalError, EncoderError) as error:
+            spent = isinstance(error, BudgetExhausted)
+            hopeless = len(inputs) == 1 if spent else again
+            if hopeless:
+                self.refusals[number] = error
+                return []
+        size = len(inputs) // 2 if spent else SMALL  # A part may still fit into a budget.
+        parts = (inputs[start : start + size] for start in range(0, len(inputs), size))
+        again = again or not spent
+        return [rows for part in parts for rows in self._answers(number, part, again=again)]
 
     def keep(self, number: int, inputs: Batch, rows: Embeddings) -> None:
         """Take one account's answers (n, d) to n inputs as collected."""

@@ -3,6 +3,15 @@
 A linear per-account transform is absorbed by that account's head, so the trunk sees the answers
 of all accounts in one space: it defeats any linear per-tenant transform without overlapping
 queries. Not published.
+
+The surrogate is the trunk; the heads are thrown away. A head has learned from its own account's
+share only, and puts that account's distortion back. On the toy images of the tests (1,000
+queries, 10 accounts) the trunk keeps the nearest neighbor of .77 of the images among the ten
+nearest behind dense transforms, and of .85 behind rotations; the first account's head .62 and
+.84. One head fitted on everybody's answers, carried into the first account's space by Procrustes
+between the heads' outputs, keeps .73 and .86; by ridge .65 and .84. The trunk needs none of
+that. Squared error beats InfoNCE (.77 and .57 behind dense transforms), which has only the few
+rows of one account in a batch to contrast.
 """
 
 from __future__ import annotations
@@ -18,12 +27,11 @@ from torch import Tensor, nn
 
 from tollkeeper.attacks.asking import Answers, Asker, remaining, take
 from tollkeeper.attacks.base import metered_accounts
-from tollkeeper.attacks.fit import fit, run_network
+from tollkeeper.attacks.fit import run_network
 from tollkeeper.attacks.objectives.base import Objective
 from tollkeeper.attacks.objectives.mse import MSE
 from tollkeeper.attacks.progress import Progress
 from tollkeeper.attacks.selection.base import no_answers
-from tollkeeper.attacks.surrogate import Surrogate
 from tollkeeper.attacks.torching import device, seeded_init
 from tollkeeper.attacks.trained import Loss, Recovering
 from tollkeeper.encoders.base import Encoder
@@ -35,11 +43,9 @@ from tollkeeper.types import Batch, Embeddings
 class SharedTrunk(Recovering):
     """Spread the pool over the accounts without overlap and train one network on all answers.
 
-    The surrogate answers in the space of the first account that answered.
-
     Attributes:
-        width: of the trunk's output.
-        objective: of head outputs and answers, each account's centred and scaled to RMS 1.
+        width: of the trunk's output, which is the surrogate's.
+        objective: of head outputs and answers, each account's centered and scaled to RMS 1.
     """
 
     paper: ClassVar[str] = "ours"
@@ -62,12 +68,16 @@ class SharedTrunk(Recovering):
                 nn.Linear(self.width, share.embeddings.shape[1]) for share in shares
             ).to(device())
         inputs = [trunk.prepare(take(queries, share.index)).to(device()) for share in shares]
-        targets = [_Scaled.of(share.embeddings) for share in shares]
-        loss = self._loss(trunk, heads, torch.cat(inputs), targets)
-        total = sum(len(share.index) for share in shares)
-        fit([trunk, heads], total, loss, schedule=self.schedule, rng=ordering, progress=progress)
-        network = _FirstHead(trunk, heads[0], targets[0])
-        return Surrogate(network, dim=shares[0].embeddings.shape[1])
+        targets = [_scaled(share.embeddings) for share in shares]
+        return self.trained(
+            trunk,
+            self._loss(trunk, heads, torch.cat(inputs), targets),
+            beside=[heads],
+            count=sum(len(share.index) for share in shares),
+            dim=self.width,
+            rng=ordering,
+            progress=progress,
+        )
 
     def _ask(
         self,
@@ -80,84 +90,54 @@ class SharedTrunk(Recovering):
     ) -> list[Answers]:
         """Return the answers of every account that gave any.
 
+        What an account leaves unanswered is dealt to those that still answer.
+
         Raises:
             TollkeeperError: no account did.
         """
-        shares: list[Answers] = []
+        goal = -(-len(chosen) // len(accounts))
+        askers = [
+            Asker(one, queries, recovery=self.recovery, rng=rng, progress=progress, goal=goal)
+            for one in accounts
+        ]
         refusal: TollkeeperError | None = None
-        for account, index in zip(accounts, np.array_split(chosen, len(accounts)), strict=True):
-            asker = Asker(
-                account,
-                queries,
-                recovery=self.recovery,
-                rng=rng,
-                progress=progress,
-                goal=len(index),
-            )
-            try:
-                asker.ask(index)
-            except TollkeeperError as error:
-                refusal = error
-                continue
-            answers = asker.answered()
-            shares.append(Answers(answers.index, self.recovery.finish(answers.embeddings)))
+        going, left = askers, chosen
+        while going and len(left):
+            rest = []
+            for asker, index in zip(going, np.array_split(left, len(going)), strict=True):
+                try:
+                    asker.ask(index)
+                except TollkeeperError as error:
+                    refusal = error
+                rest.append(asker.unanswered(index))
+            going, left = [one for one in going if not one.stopped], np.concatenate(rest)
+        shares = [one.answered() for one in askers if len(one.unanswered(chosen)) < len(chosen)]
         if not shares:
             raise refusal or ConfigurationError("expected at least one query per account")
-        return shares
+        return [Answers(one.index, self.recovery.finish(one.embeddings)) for one in shares]
 
     def _loss(
-        self, trunk: nn.Module, heads: nn.ModuleList, inputs: Tensor, targets: Sequence[_Scaled]
+        self, trunk: nn.Module, heads: nn.ModuleList, inputs: Tensor, targets: Sequence[Tensor]
     ) -> Loss:
         """Return the mean over accounts of the objective on the batch's rows of each."""
-        owner = torch.cat([torch.full((len(one.rows),), i) for i, one in enumerate(targets)])
-        place = torch.cat([torch.arange(len(one.rows)) for one in targets])
+        owner = torch.cat([torch.full((len(rows),), i) for i, rows in enumerate(targets)])
+        place = torch.cat([torch.arange(len(rows)) for rows in targets])
 
         def loss(index: Tensor) -> Tensor:
             features = run_network(trunk, inputs[index])
             losses = []
-            for number, (head, one) in enumerate(zip(heads, targets, strict=True)):
+            for number, (head, rows) in enumerate(zip(heads, targets, strict=True)):
                 mine = owner[index] == number
                 if mine.any():
-                    rows = one.rows[place[index[mine]]]
-                    losses.append(self.objective(head(features[mine]), rows) * mine.sum())
+                    wanted = rows[place[index[mine]]]
+                    losses.append(self.objective(head(features[mine]), wanted) * mine.sum())
             return torch.stack(losses).sum() / len(index)
 
         return loss
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Scaled:
-    """One account's answers, centred and scaled to RMS 1, and the way back.
-
-    Attributes:
-        rows: (m, d).
-        mean: (d,).
-        scale: one number.
-    """
-
-    rows: Tensor
-    mean: Tensor
-    scale: Tensor
-
-    @classmethod
-    def of(cls, embeddings: Embeddings) -> _Scaled:
-        raw = torch.from_numpy(embeddings).to(device())
-        mean = raw.mean(dim=0)
-        scale = (raw - mean).square().mean().sqrt().clamp(min=1e-12)
-        return cls((raw - mean) / scale, mean, scale)
-
-
-class _FirstHead(nn.Module):
-    """Trunk and the first account's head, back in that account's units."""
-
-    def __init__(self, trunk: nn.Module, head: nn.Module, units: _Scaled) -> None:
-        super().__init__()
-        self.accepts = trunk.accepts
-        self.prepare = trunk.prepare
-        self.trunk, self.head = trunk, head
-        self.register_buffer("mean", units.mean)
-        self.register_buffer("scale", units.scale)
-
-    def forward(self, prepared: Tensor) -> Tensor:
-        """Embed prepared inputs: (n, d)."""
-        return self.head(self.trunk(prepared)) * self.scale + self.mean
+def _scaled(embeddings: Embeddings) -> Tensor:
+    """Return one account's answers (m, d), centered and scaled to RMS 1."""
+    raw = torch.from_numpy(embeddings).to(device())
+    centered = raw - raw.mean(dim=0)
+    return centered / centered.square().mean().sqrt().clamp(min=1e-12)

@@ -51,8 +51,7 @@ def check_plan(
     if not 1 <= seeds <= _MOST_SEEDS:
         raise ConfigurationError(f"expected 1 to {_MOST_SEEDS} seeds, got {seeds}")
     attack.check_accounts(accounts)
-    least = attack.asks_per_input
-    most = len(pool.inputs) * least * accounts
+    least, most = attack.asks_per_input, attack.most_queries(len(pool.inputs), accounts)
     for budget in budgets:
         if not least <= budget <= most:
             raise ConfigurationError(
