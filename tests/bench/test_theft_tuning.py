@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,12 +11,16 @@ import pytest
 pytestmark = pytest.mark.torch
 pytest.importorskip("torch")
 
+from tollkeeper.attacks import names  # noqa: E402
 from tollkeeper.attacks.names import ATTACKS  # noqa: E402
 from tollkeeper.attacks.networks.convnet import ConvNet  # noqa: E402
 from tollkeeper.attacks.networks.ngram import NGram  # noqa: E402
 from tollkeeper.attacks.networks.resnet import ResNet  # noqa: E402
+from tollkeeper.attacks.selection.k_center import KCenter  # noqa: E402
+from tollkeeper.attacks.selection.random import FixedOrder  # noqa: E402
 from tollkeeper.bench.theft.tuning import (  # noqa: E402
     described,
+    in_pool_order,
     needs_labels,
     part,
     prepared,
@@ -92,3 +97,12 @@ def test_unknown_names_are_refused() -> None:
 def test_only_supervised_contrast_needs_labels() -> None:
     """No other attack is kept from pools without labels."""
     assert [name for name in ATTACKS if needs_labels(attack(name))] == ["direct-supcon"]
+
+
+def test_only_a_random_choice_becomes_the_pools_order() -> None:
+    """Also of the attack inside; a selection with a will of its own stays."""
+    nested = in_pool_order(names.load("sybil-overlap"))
+    assert isinstance(part(nested, "selection"), FixedOrder)
+    plain: Any = names.load("direct-mse")
+    chosen = replace(plain, selection=KCenter())
+    assert isinstance(part(in_pool_order(chosen), "selection"), KCenter)

@@ -4,8 +4,8 @@ Budgets are run in rising order and each with several seeds; every run is told a
 that whoever listens can keep it. What the attacker may ask is one pool:
 
 - in this process every run chooses from the whole pool, so seeds differ in what they ask;
-- of a live target the first inputs of the (shuffled) pool are asked, as many as a budget
-  allows. All seeds and later budgets then share answers that are paid for already, and a
+- of a live target the first inputs of the (shuffled) pool are asked in order, as many as a
+  budget allows. What is paid for comes first, so a target that stops leaves all of it. All seeds and later budgets then share answers that are paid for already, and a
   curve costs as much as its last point. Attacks that ask random views of images, and sybils,
   who deal the inputs out anew, still pay for each budget and seed.
 """
@@ -22,7 +22,7 @@ from tollkeeper.attacks.progress import Progress, Step
 from tollkeeper.bench.theft.curve import mean_interval
 from tollkeeper.bench.theft.gauge import Gauge, beginning
 from tollkeeper.bench.theft.pools import Pool
-from tollkeeper.bench.theft.tuning import needs_labels, part
+from tollkeeper.bench.theft.tuning import in_pool_order, needs_labels, part
 from tollkeeper.bench.theft.victims import REQUEST, Victim
 from tollkeeper.encoders.metered import FREE, Price
 from tollkeeper.errors import ConfigurationError, TollkeeperError
@@ -199,7 +199,8 @@ def _run(
 ) -> Run:
     """Steal once and score the copy."""
     victim, pool = campaign.victim, campaign.offered(budget)
-    theft = _labeled(campaign.attack, pool)(
+    attack = in_pool_order(campaign.attack) if victim.is_live else campaign.attack
+    theft = _labeled(attack, pool)(
         victim.begin(seed),
         pool.inputs,
         budget=budget,

@@ -101,6 +101,22 @@ def part(attack: Attack, name: str) -> Any:
     raise ConfigurationError(f"{type(attack).__name__} has no {name}")
 
 
+def in_pool_order(attack: Attack) -> Attack:
+    """Return the attack with its random choice of inputs replaced by the pool's own order.
+
+    Other selections stay as they are.
+    """
+    from tollkeeper.attacks.selection.random import FixedOrder, Random
+
+    changed: Any = attack
+    if isinstance(getattr(attack, "selection", None), Random):
+        changed = replace(changed, selection=FixedOrder())
+    if isinstance(getattr(attack, "inner", None), Attack):
+        changed = replace(changed, inner=in_pool_order(changed.inner))
+    ordered: Attack = changed
+    return ordered
+
+
 def needs_labels(attack: Attack) -> bool:
     """Return whether an attack needs the true classes of its pool."""
     from tollkeeper.attacks.objectives.supcon import SupCon
