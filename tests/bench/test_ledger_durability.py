@@ -46,7 +46,7 @@ def test_losses_are_counted(tmp_path: Path) -> None:
     """The check itself can fail: answers the ledger does not know count as lost."""
     encoder = hash_encoder(16)
     calibration = Calibration.fit(
-        encoder.embed([f"s {i}" for i in range(64)]), rng=np.random.default_rng(0)
+        encoder.embed([f"s {i}" for i in range(300)]), rng=np.random.default_rng(0)
     )
     path = tmp_path / "calibration"
     path.write_bytes(calibration.to_bytes())
@@ -66,7 +66,7 @@ def test_wrong_answers_are_counted() -> None:
     """An answer counts as right at any price level of its own question, and only there."""
     encoder = hash_encoder(16)
     calibration = Calibration.fit(
-        encoder.embed([f"s {i}" for i in range(64)]), rng=np.random.default_rng(0)
+        encoder.embed([f"s {i}" for i in range(300)]), rng=np.random.default_rng(0)
     )
     guard = Guard(profiles.get("recommended"), calibration, secret=bytes(32))
     key = guard.tenant_key(TENANT)

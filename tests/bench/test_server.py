@@ -19,7 +19,7 @@ HASH = "python:tollkeeper.testing.encoders:hash_encoder_384"
 def test_serves_until_the_block_ends(tmp_path: Path) -> None:
     """Inside the block the server answers on its port; afterwards nobody listens there."""
     calibration = tmp_path / "calibration"
-    sample = np.random.default_rng(0).standard_normal((200, 384)).astype(np.float32)
+    sample = np.random.default_rng(0).standard_normal((300, 384)).astype(np.float32)
     calibration.write_bytes(Calibration.fit(sample, rng=np.random.default_rng(1)).to_bytes())
     with Server(
         tmp_path / "data", profile="recommended", encoder=HASH, calibration=calibration

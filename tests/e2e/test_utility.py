@@ -118,9 +118,13 @@ def shown(served: Any, *arguments: str) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("profile", ["b4b-2023", "recommended"])
-def test_crawler_pays_as_the_curve_says(serve: Any, data_dir: Path, profile: str) -> None:
+def test_crawler_pays_as_the_curve_says(
+    serve: Any, data_dir: Path, profile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Along a broad walk each answer's noise is the price of its coverage; others stay clean."""
     pool = broad_pool(data_dir)
+    # To the end of the curve: at the ceiling the thief would be refused.
+    monkeypatch.setenv("TOLLKEEPER_REFUSE_AT_CEILING", "false")
     served = serve("--profile", profile)
     thief, honest = served.key("thief"), served.key("honest")
     embed(served, thief, pool)
@@ -135,8 +139,9 @@ def test_crawler_pays_as_the_curve_says(serve: Any, data_dir: Path, profile: str
     np.testing.assert_allclose(scales, chosen.price(coverage) * unit, rtol=1e-6)
     assert coverage.max() > 0.95
 
-    clean = load_encoder(SPEC).embed(pool[:900])
-    theirs, mine = embed(served, thief, pool[:900]), embed(served, honest, pool[:900])
+    # As many as are free for a newcomer.
+    clean = load_encoder(SPEC).embed(pool[:430])
+    theirs, mine = embed(served, thief, pool[:430]), embed(served, honest, pool[:430])
     wanted = neighbors(clean[:100], clean[100:])
     assert recall10(neighbors(theirs[:100], theirs[100:]), wanted) < 0.1
     assert affine_residual(clean, mine) < 1e-3 * float(np.std(mine))
@@ -146,6 +151,29 @@ def test_crawler_pays_as_the_curve_says(serve: Any, data_dir: Path, profile: str
         # Noise of scale s through a matrix of entries uniform on (-1, 1).
         expected = float(chosen.price(coverage.max(keepdims=True))[0]) * np.sqrt(384 / 3)
         assert affine_residual(clean, theirs) == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.slow
+def test_the_openai_client_meets_the_ceiling(serve: Any, data_dir: Path) -> None:
+    """A crawler gets no more than some thousand texts, hears of its quota, and keeps what it has."""
+    openai = pytest.importorskip("openai")
+    pool = broad_pool(data_dir)
+    served = serve("--profile", "recommended")
+    with openai.OpenAI(base_url=served.url, api_key=served.key("thief"), max_retries=0) as client:
+        answered, code = 0, None
+        while code is None and answered < len(pool):
+            part = pool[answered : answered + 100]
+            try:
+                client.embeddings.create(model="tollkeeper-text", input=part)
+                answered += 100
+            except openai.RateLimitError as refusal:
+                code = refusal.code
+        assert code == "insufficient_quota"
+        assert 500 < answered < 5000
+        known = client.embeddings.create(model="tollkeeper-text", input=pool[:100])
+    assert len(known.data) == 100
+    entry = shown(served, "tenants", "show", "thief")
+    assert entry["queries"] == answered + 100
 
 
 def affine_residual(clean: Rows, answers: Rows) -> float:

@@ -59,7 +59,7 @@ def test_a_guard_uses_the_knee_of_its_calibration() -> None:
     plain, moved = (
         Guard(profiles.RECOMMENDED, one, secret=bytes(32)) for one in (CALIBRATION, lower)
     )
-    assert plain.profile.price.free_until == 0.8
+    assert plain.profile.price.free_until == 0.84
     assert moved.profile.price.free_until == 0.25
     assert plain.fingerprint != moved.fingerprint
     rng = np.random.default_rng(1)

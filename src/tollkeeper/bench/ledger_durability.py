@@ -15,7 +15,7 @@ import json
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -186,8 +186,9 @@ def _wrong(guard: Guard, encoder: Encoder, seen: _Seen) -> int:
     texts = list(seen.answers)
     sketches = _sketches(guard)
     wrong = 0
-    for start in range(0, len(texts), 16):
-        part = texts[start : start + 16]
+    # One by one: several new inputs could leave the level.
+    for at in range(len(texts)):
+        part = texts[at : at + 1]
         possible: list[set[bytes]] = [set() for _ in part]
         for sketch in sketches:
             verdict = guard.admit(
@@ -210,9 +211,11 @@ def _sketches(guard: Guard) -> list[Sketch]:
     _, firsts = np.unique(guard.profile.price(fractions), return_index=True)
     found = []
     for first in firsts:
-        # A little inside, so that sixteen more inputs do not leave the level.
-        bits = np.zeros(8 * guard.sketch_bytes, np.uint8)
-        bits[: int((fractions[first] + 0.005 * bool(first)) * bits.size)] = 1
+        # A little inside, so that one more input does not leave the level.
+        layout = guard.profile.layout
+        bits = np.unpackbits(layout.empty())
+        share = fractions[first] + 0.005 * bool(first)
+        bits[layout.priced][: int(share * layout.priced_count)] = 1
         found.append(np.packbits(bits))
     return found
 
@@ -226,7 +229,9 @@ def _lost(
     if deployment is None:
         raise BenchError("the server left no deployment.json")
     secret = guard_secret(stores.master, deployment.model)
-    guard = Guard(profiles.get(profile), read_calibration(calibration), secret=secret)
+    # Without a ceiling, as the server ran: what is missing must be charged, not refused.
+    open_ended = replace(profiles.get(profile), ceiling=None)
+    guard = Guard(open_ended, read_calibration(calibration), secret=secret)
     stores.store.check()
     entry = stores.store.read(pool_key(TENANT, guard.fingerprint))
     recorded = {record.request_id for record in stores.store.records(limit=10**9)}

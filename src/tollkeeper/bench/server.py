@@ -137,7 +137,9 @@ class Server:
 def _environment() -> dict[str, str]:
     """Return an environment in which the caller's own settings do not reach the server."""
     inherited = child_environment(ONE_THREAD)
-    return {name: value for name, value in inherited.items() if not name.startswith("TOLLKEEPER_")}
+    own = {name: value for name, value in inherited.items() if not name.startswith("TOLLKEEPER_")}
+    # Load is as broad as can be, and a refusal would end it.
+    return {**own, "TOLLKEEPER_REFUSE_AT_CEILING": "false"}
 
 
 def _create_key(folder: Path) -> str:

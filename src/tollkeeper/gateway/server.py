@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -94,6 +94,8 @@ def make_guard(settings: Settings, *, master: bytes, encoder: Encoder) -> Guard:
         ConfigurationError: unknown profile, or no calibration where one is needed.
     """
     profile = profiles.get(settings.profile)
+    if not settings.refuse_at_ceiling:
+        profile = replace(profile, ceiling=None)
     calibration = calibration_for(
         settings.encoder,
         encoder.dim,

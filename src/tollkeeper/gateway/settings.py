@@ -54,6 +54,7 @@ class Settings(BaseSettings):
     accept_new_guard: bool = False
     key_version: int = Field(default=1, ge=1)
     shadow: bool = False
+    refuse_at_ceiling: bool = True
     on_ledger_failure: Literal["closed", "open"] = "closed"
 
     master_key: SecretStr | None = Field(

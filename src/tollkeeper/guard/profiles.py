@@ -137,12 +137,14 @@ RECOMMENDED: Final = Profile(
     # `guard-figures`: free_at_ceiling.*). More than 256 separate no better and cost time, fewer
     # are filled by a narrow task's stray inputs.
     landmarks=256,
-    # Knee: all of Banking77, the largest narrow task at hand, stays below it with every secret
-    # (`guard-figures`: signal.text.landmarks.banking77.all); `tollkeeper calibrate --traffic`
-    # chooses another from a provider's own.
-    # First level and doubling: paying starts softly and bites within a few levels.
-    # Step: a broad account that goes on passes a level every few dozen inputs.
-    price=Geometric(knee=0.80, first=0.125, step=0.02, levels=8),
+    # Knee: an account that asks all of Banking77 ends below it with each of 20 secrets
+    # (`guard-coverage`: coverage.text.recommended.narrow.all); `tollkeeper calibrate --traffic`
+    # chooses another from a provider's own customers.
+    # First level and doubling: paying starts softly and bites within a few levels
+    # (`guard-coverage`: recall10_at_level.*.recommended.l*).
+    # Step: the last level begins just below the ceiling; a broad account that goes on passes a
+    # level every few dozen inputs.
+    price=Geometric(knee=0.84, first=0.125, step=0.015, levels=8),
     in_feature_std=True,
     # Shared by near-duplicates and shaped like the embeddings (docs/decisions/0019).
     noise=Field(),
