@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tollkeeper.bench import read_result, registry
-from tollkeeper.bench.experiment import Context, Experiment, Measurement, Metric
+from tollkeeper.bench.experiment import Context, Experiment, Measurement, Metric, Result
 
 
 @dataclass(frozen=True)
@@ -109,3 +109,13 @@ def test_bad_input_is_one_line(cli: Callable[..., Any], words: tuple[str, ...], 
     failed = cli("bench", *words)
     assert (failed.status, failed.out) == (2, "")
     assert named in failed.err.splitlines()[-1]
+
+
+def test_plots_of_other_results_are_refused(cli: Callable[..., Any], tmp_path: Path) -> None:
+    """A result without a picture, or no result at all, is one line."""
+    (tmp_path / "rda.json").write_bytes(Result("rda", "cpu", {}, {}, {}).to_json())
+    for file, named in (("rda.json", "no picture of 'rda'"), ("none.json", "none.json")):
+        failed = cli("bench", "plot", tmp_path / file, "-o", tmp_path / "x.svg")
+        assert (failed.status, failed.out) == (2, "")
+        assert named in failed.err
+        assert len(failed.err.splitlines()) == 1

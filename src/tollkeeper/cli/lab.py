@@ -142,6 +142,26 @@ def audit_results(
         raise typer.Exit(CHECK_FAILED)
 
 
+@bench.command("plot")
+def plot_result(
+    result: Annotated[Path, typer.Argument(help="Result file.")],
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="SVG file to write.")],
+) -> None:
+    """Draw a result: guard-coverage or guard-figures."""
+    from tollkeeper.bench.experiment import read_result
+    from tollkeeper.bench.plots import draw
+
+    try:
+        draw(read_result(result), output)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"pictures need the lab tools ({error.name} is missing): pip install 'tollkeeper[lab]'"
+        ) from error
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {output}: {error.strerror}") from error
+
+
 @bench.command("tables")
 def write_tables(
     document: Annotated[Path, typer.Argument(help="Markdown page with the two markers.")],

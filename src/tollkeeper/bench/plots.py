@@ -1,0 +1,108 @@
+"""Pictures of committed results, for people who would rather look than read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tollkeeper.bench.experiment import BenchError, Metric, Result
+
+_SIZE_IN = (9.0, 3.8)
+_SALT = "tollkeeper"
+"""Names the parts of an SVG file, so that the same result gives the same file."""
+
+_LINES = ("-", "--", ":")
+
+
+def draw(result: Result, path: Path) -> None:
+    """Write the picture of a result as SVG.
+
+    Raises:
+        BenchError: there is no picture of this experiment.
+        OSError: it cannot be written.
+    """
+    if result.id not in _PICTURES:
+        raise BenchError(
+            f"there is no picture of {result.id!r}; there is one of {', '.join(_PICTURES)}"
+        )
+    import matplotlib as mpl
+    from matplotlib.figure import Figure  # a figure of its own touches no global state
+
+    figure = Figure(figsize=_SIZE_IN, layout="constrained")
+    _PICTURES[result.id](figure, result.metrics)
+    with mpl.rc_context({"svg.hashsalt": _SALT, "svg.fonttype": "none"}):
+        figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def _signals(figure: Any, metrics: Mapping[str, Metric]) -> None:
+    """Draw what the price reads of narrow and broad accounts, by inputs asked."""
+    for axes, encoder in zip(figure.subplots(1, 2, sharey=True), ("text", "image"), strict=True):
+        for color, (profile, label) in enumerate(
+            (("recommended", "recommended"), ("b4b-2023", "b4b-2023"))
+        ):
+            curves = dict(_curves(metrics, f"coverage.{encoder}.{profile}."))
+            for number, (traffic, points) in enumerate(curves.items()):
+                counts, values = zip(*points, strict=True)
+                line = _LINES[number % len(_LINES)]
+                axes.semilogx(counts, values, f"C{color}{line}", label=f"{label}, {traffic}")
+        axes.set_title(f"builtin:{encoder}")
+        axes.set_xlabel("inputs asked by one account")
+        axes.legend(fontsize=7)
+    figure.axes[0].set_ylabel("price signal")
+
+
+def _curves(
+    metrics: Mapping[str, Metric], start: str
+) -> Iterator[tuple[str, list[tuple[int, float]]]]:
+    """Yield traffic and its points; the end of a walk has no count in its name and is left out."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for name, metric in metrics.items():
+        traffic, _, count = name.removeprefix(start).rpartition(".n")
+        if name.startswith(start) and traffic and count.isdigit():
+            found.setdefault(traffic, []).append((int(count), metric.value))
+    for traffic, points in found.items():
+        yield traffic, sorted(points)
+
+
+def _thefts(figure: Any, metrics: Mapping[str, Metric]) -> None:
+    """Draw theft curves without a guard, and the copies behind one, at their budget."""
+    for axes, encoder in zip(figure.subplots(1, 2, sharey=True), ("text", "image"), strict=True):
+        start = f"theft.{encoder}.none.open.n"
+        points = sorted(
+            (int(name.removeprefix(start)), metric)
+            for name, metric in metrics.items()
+            if name.startswith(start)
+        )
+        counts = [count for count, _ in points]
+        axes.plot(counts, [metric.value for _, metric in points], "k-o", label="no guard")
+        guarded = [
+            (name.split(".")[2:], metric)
+            for name, metric in metrics.items()
+            if name.startswith(f"theft.{encoder}.") and ".none." not in name
+        ]
+        for number, ((profile, way), metric) in enumerate(guarded):
+            low, high = metric.interval or (metric.value, metric.value)
+            # Side by side, so that none hides another.
+            place = counts[-1] * (1.08 + 0.06 * number)
+            axes.errorbar(
+                place,
+                metric.value,
+                yerr=[[metric.value - low], [high - metric.value]],
+                fmt="s",
+                color=f"C{number}",
+                label=f"{profile}, {way}",
+            )
+        axes.axhline(0, color="0.7", linewidth=0.8)
+        axes.axhline(1, color="0.7", linewidth=0.8)
+        axes.set_title(f"builtin:{encoder}")
+        axes.set_xlabel("queries; behind a guard: as many as n4000, drawn to the right")
+        axes.legend(fontsize=6)
+    figure.axes[0].set_ylabel("fidelity of the copy")
+
+
+_PICTURES: Mapping[str, Callable[[Any, Mapping[str, Metric]], None]] = {
+    "guard-coverage": _signals,
+    "guard-figures": _thefts,
+}
+"""Experiments with a picture."""

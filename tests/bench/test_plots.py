@@ -1,0 +1,55 @@
+"""Pictures show what a result holds, and the same result gives the same file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from tollkeeper.bench.experiment import BenchError, Metric, Result
+from tollkeeper.bench.plots import draw
+
+
+def metric(value: float) -> Metric:
+    """Return a metric with a spread."""
+    return Metric(value, "share", "lower", (value - 0.01, value + 0.01))
+
+
+def test_signals_are_drawn_by_traffic(tmp_path: Path) -> None:
+    """Each account has its line, with a name."""
+    names = {
+        f"coverage.{encoder}.{profile}.{traffic}.n{count}": metric(count / 2000)
+        for encoder in ("text", "image")
+        for profile in ("recommended", "b4b-2023")
+        for traffic in ("narrow", "broad")
+        for count in (100, 1000)
+    }
+    names["coverage.text.recommended.narrow.all"] = metric(0.9)
+    found = Result("guard-coverage", "cpu", names, {}, {})
+    draw(found, tmp_path / "one.svg")
+    draw(found, tmp_path / "two.svg")
+    text = (tmp_path / "one.svg").read_text()
+    assert text == (tmp_path / "two.svg").read_text()
+    for named in ("recommended, narrow", "b4b-2023, broad", "builtin:image", "price signal"):
+        assert named in text
+
+
+def test_thefts_are_drawn_beside_the_curve(tmp_path: Path) -> None:
+    """Budgets without a guard are a line; every way behind one is named."""
+    names = {
+        f"theft.{encoder}.{rest}": metric(0.5)
+        for encoder in ("text", "image")
+        for rest in ("none.open.n1000", "none.open.n4000", "recommended.trunk", "b4b-2023.greedy")
+    }
+    draw(Result("guard-figures", "cpu", names, {}, {}), tmp_path / "x.svg")
+    text = (tmp_path / "x.svg").read_text()
+    for named in ("no guard", "recommended, trunk", "b4b-2023, greedy", "fidelity of the copy"):
+        assert named in text
+
+
+def test_others_have_no_picture(tmp_path: Path) -> None:
+    """One line names those that have one."""
+    with pytest.raises(BenchError, match=r"no picture of 'rda'.*guard-coverage"):
+        draw(Result("rda", "cpu", {}, {}, {}), tmp_path / "x.svg")
