@@ -20,6 +20,7 @@ THEFT = [
     "stolen-encoder",
     "cont-steal",
     "rda",
+    "guard-figures",
 ]
 
 

@@ -12,8 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.neural_network import MLPRegressor
 
 from tollkeeper.guard.calibration import Calibration
 from tollkeeper.guard.field import Field
@@ -89,6 +87,9 @@ def filters(pairs: Pairs, *, learned: bool, seed: int) -> Iterator[tuple[str, fl
     linear = asked @ np.linalg.solve(gram, known.T @ (pairs.clean - mean)) + mean
     yield "wiener", pairs.left(linear)
     if learned:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.neural_network import MLPRegressor
+
         unit = float(known.std())
         network = MLPRegressor(
             hidden_layer_sizes=(256,),

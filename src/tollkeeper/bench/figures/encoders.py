@@ -12,11 +12,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import MiniBatchKMeans
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import Normalizer
 
 from tollkeeper.types import Batch, Embeddings
 
@@ -37,7 +32,12 @@ def lsa(texts: Sequence[str], *, dim: int, seed: int) -> Embed:
         dim: width.
         seed: of the randomized decomposition.
     """
-    steps: Pipeline = make_pipeline(
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import Normalizer
+
+    steps: Any = make_pipeline(
         TfidfVectorizer(sublinear_tf=True, min_df=2, max_features=30_000),
         TruncatedSVD(dim, random_state=seed),
         Normalizer(copy=False),
@@ -85,6 +85,8 @@ def patches(images: NDArray[np.uint8], *, centroids: int, seed: int) -> Embed:
         centroids: learned patches.
         seed: of the choice of patches and of k-means.
     """
+    from sklearn.cluster import MiniBatchKMeans
+
     rng = np.random.default_rng(seed)
     known = _cut(images).reshape(-1, 3 * _PATCH**2)
     known = known[rng.permutation(len(known))[:40_000]]

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
 
 from tollkeeper.bench.figures.signals import Signal
 from tollkeeper.bench.theft.probes import unit
@@ -91,6 +90,8 @@ def by_region(embeddings: Embeddings, *, seed: int) -> NDArray[np.intp]:
     The regions are k-means clusters of the victim's own clean embeddings, which is more than
     a thief knows.
     """
+    from sklearn.cluster import KMeans
+
     rows = unit(embeddings - embeddings.mean(axis=0))
     clusters = min(_REGIONS, len(rows))
     fitted = KMeans(clusters, n_init=1, max_iter=20, random_state=seed).fit(rows)
