@@ -29,7 +29,7 @@ def around(which: int, count: int, *, seed: int = 1) -> Embeddings:
 
 
 CALIBRATION = Calibration.fit(around(60, 1000, seed=2), rng=RNG)
-GUARD = Guard(profiles.RECOMMENDED, CALIBRATION, secret=bytes(32))
+GUARD = Guard(profiles.RECOMMENDED.with_knee(0.7), CALIBRATION, secret=bytes(32))
 NARROW, BROAD = around(3, 400), around(60, 2000, seed=3)
 
 
