@@ -55,8 +55,8 @@ class Verdict:
             input, in the units of the clean embeddings.
         opened: (n,) whether each input reached at least one bucket unseen before it.
         charge: how many inputs did; repeats cost nothing.
-        refused: whether the request asks for something new at the profile's ceiling. Then
-            nothing may leave: there are no embeddings, and the sketch is as it was.
+        refused: whether the request asks for something new of a pool at the profile's ceiling.
+            Then nothing may leave: there are no embeddings, and the sketch is as it was.
     """
 
     embeddings: Embeddings

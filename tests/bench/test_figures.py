@@ -153,14 +153,14 @@ def test_filters_recover_what_can_be_told_from_noise() -> None:
     """Without noise nothing is left wrong; with it the filters beat doing nothing."""
     rows = around(20, 1200)
     clean = denoise.Pairs(rows[:900], rows[:900], rows[900:], rows[900:])
-    left = dict(denoise.filters(clean, learned=False, seed=0))
+    left = dict(denoise.filters(clean))
     assert left["none"] == 0
     assert left["wiener"] < 0.05
     noisy = denoise.draw(Keyed(), rows, CALIBRATION, scale=1.0, key=bytes(32), rng=RNG)
-    left = dict(denoise.filters(noisy, learned=True, seed=0))
+    left = dict(denoise.filters(noisy))
     assert left["none"] == pytest.approx(1.0, abs=0.2)
     assert left["wiener"] < 0.8 * left["none"]
-    assert set(left) == {"none", "pca", "wiener", "network"}
+    assert set(left) == {"none", "pca", "wiener", "kernel"}
 
 
 def test_the_classical_encoders_tell_inputs_apart() -> None:

@@ -156,14 +156,14 @@ def test_every_traffic_gets_its_figures() -> None:
         )
         for suffix in suffixes
     }
-    expected |= {f"recall10_at_level.fake.recommended.l{level}" for level in range(1, 9)}
+    expected |= {f"recall10_at_level.fake.recommended.l{level}" for level in range(1, 5)}
     assert set(metrics) == expected | {"free_broad.fake.recommended"}
     assert metrics["coverage.fake.recommended.narrow.all"].direction == "lower"
     assert metrics["coverage.fake.recommended.broad.all"].direction == "higher"
     assert metrics["recall10.fake.recommended.narrow"].direction == "higher"
     assert metrics["recall10.fake.recommended.broad"].direction == "lower"
     assert metrics["free_broad.fake.recommended"].value == 60
-    levels = [metrics[f"recall10_at_level.fake.recommended.l{i}"].value for i in (1, 4, 8)]
+    levels = [metrics[f"recall10_at_level.fake.recommended.l{i}"].value for i in (1, 2, 4)]
     assert levels[0] > levels[1] > levels[2]
 
 

@@ -15,12 +15,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tollkeeper.encoders.load import load_encoder
 from tollkeeper.errors import BudgetExhausted, InputError, LedgerError
 from tollkeeper.gateway.asks import Ask, Charge
 from tollkeeper.gateway.backlog import Piece
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.pools import pool_key
+from tollkeeper.gateway.server import make_guard as make_guard_of
 from tollkeeper.gateway.service import Service
+from tollkeeper.gateway.settings import Settings
 from tollkeeper.gateway.view import View
 from tollkeeper.guard import profiles
 from tollkeeper.guard.calibration import Calibration
@@ -263,11 +266,16 @@ def test_at_the_ceiling_what_is_new_is_refused_and_free() -> None:
     assert entry(service).spent == spent
 
 
-def test_a_shadowed_ceiling_refuses_nobody() -> None:
-    """In shadow everyone is answered in full."""
-    service = make_service(guard=capped_guard(), shadow=True)
-    for at in range(200):
-        assert len(service.answer(ask(f"text {at}")).embeddings) == 1
+def test_a_shadow_server_has_no_ceiling(tmp_path: Path) -> None:
+    """In shadow everyone is answered, so everything is charged and seen; a setting does it too."""
+    encoder = load_encoder("builtin:text")
+    for chosen, refuses in (
+        (Settings(data_dir=tmp_path), True),
+        (Settings(data_dir=tmp_path, shadow=True), False),
+        (Settings(data_dir=tmp_path, refuse_at_ceiling=False), False),
+    ):
+        guard = make_guard_of(chosen, master=bytes(range(32)), encoder=encoder)
+        assert (guard.profile.ceiling is not None) == refuses
 
 
 def test_shadow_records_what_it_would_have_done() -> None:

@@ -16,6 +16,12 @@ def margins(seed: int, n: int, width: int = 24) -> NDArray[np.float32]:
     return np.random.default_rng(seed).standard_normal((n, width)).astype(np.float32)
 
 
+def nearest(landmarks: Landmarks, rows: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Return the landmarks of margins that no batch has rounded."""
+    doubts = np.zeros(len(rows), np.float32)
+    return landmarks.nearest(rows, doubts=doubts, exact=lambda row: rows[row].astype(np.float64))
+
+
 def oracle(sample: NDArray[np.float32], row: NDArray[np.float32]) -> int:
     """Return the sample's row of the largest cosine, one product at a time."""
     best, at = -2.0, -1
@@ -34,7 +40,7 @@ def test_the_nearest_direction_wins() -> None:
     unit = sample / np.linalg.norm(sample, axis=1, keepdims=True)
     places = [int(np.argmax(unit @ column)) for column in landmarks.directions.T]
     rows = margins(1, 25)
-    found = landmarks.nearest(rows)
+    found = nearest(landmarks, rows)
     assert [places[at] for at in found] == [oracle(sample, row) for row in rows]
 
 
@@ -45,11 +51,38 @@ def test_a_row_has_one_landmark_in_every_batch() -> None:
     # On the border of two cells, in any scale.
     rows = np.stack([(first + second) * scale for scale in np.geomspace(1e-3, 1e3, 50)])
     rows = np.concatenate([rows, margins(2, 150)]).astype(np.float32)
-    whole = landmarks.nearest(rows)
+    whole = nearest(landmarks, rows)
     for size in (1, 7, 64):
-        parts = [landmarks.nearest(rows[at : at + size]) for at in range(0, len(rows), size)]
+        parts = [nearest(landmarks, rows[at : at + size]) for at in range(0, len(rows), size)]
         assert np.array_equal(np.concatenate(parts), whole)
-    assert landmarks.nearest(rows[:0]).shape == (0,)
+    assert nearest(landmarks, rows[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("dim", [32, 128, 384])
+def test_a_repeat_on_a_border_is_free(dim: int) -> None:
+    """Inputs between two cells are charged once, whatever batch they come in next."""
+    rng = np.random.default_rng(4)
+    calibration = Calibration.fit(rng.standard_normal((600, dim)).astype(np.float32), rng=rng)
+    guard = Guard(profiles.RECOMMENDED, calibration, secret=bytes(32))
+    one, other = rng.standard_normal((2, 200, dim)).astype(np.float32)
+
+    def cells(rows: NDArray[np.float32]) -> NDArray[np.intp]:
+        return guard._coverage._places(rows)[:, -1]
+
+    for _ in range(40):  # halve the way between two cells until float32 has no middle
+        middle = ((one.astype(np.float64) + other) / 2).astype(np.float32)
+        left = cells(middle) == cells(one)
+        one, other = (
+            np.where(left[:, None], middle, one),
+            np.where(left[:, None], other, middle),
+        )
+    rows = np.concatenate([one, other])
+    alone = np.concatenate([cells(row[None]) for row in rows])
+    assert np.array_equal(cells(rows), alone)
+    first = guard.admit(guard.empty(), rows, key=KEY, rng=rng)
+    sketch = first.sketch
+    for at in range(0, len(rows), 7):
+        assert guard.admit(sketch, rows[at : at + 7], key=KEY, rng=rng).charge == 0
 
 
 def test_the_choice_is_secret_and_repeats() -> None:

@@ -259,7 +259,7 @@ def recall_by_level(
         fraction = price.knee + (level + 0.5) * price.step
         sketch = filled(asked, fraction, guard.profile.layout, rng=rng)
         recall, scale = recall_at(guard, sketch, clean, rng=rng)
-        expected = price.first * 2**level * unit
+        expected = price.first * price.growth**level * unit
         if not np.isclose(scale, expected):
             raise BenchError(f"expected noise of scale {expected} at level {level}, got {scale}")
         yield recall

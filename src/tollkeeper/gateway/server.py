@@ -94,7 +94,8 @@ def make_guard(settings: Settings, *, master: bytes, encoder: Encoder) -> Guard:
         ConfigurationError: unknown profile, or no calibration where one is needed.
     """
     profile = profiles.get(settings.profile)
-    if not settings.refuse_at_ceiling:
+    # In shadow everyone is answered, so everything must be charged and recorded.
+    if settings.shadow or not settings.refuse_at_ceiling:
         profile = replace(profile, ceiling=None)
     calibration = calibration_for(
         settings.encoder,

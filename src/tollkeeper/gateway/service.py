@@ -197,7 +197,7 @@ class Service:
             return
         charge.asks.extend(asks)
         try:
-            check_ceiling(refused=verdict.refused and not self._shadow)
+            check_ceiling(refused=verdict.refused)
             if verdict.charge:
                 check_budget(head.spent + verdict.charge, account.budget)
         except BudgetExhausted as error:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tollkeeper.errors import GuardError
 from tollkeeper.guard.landmarks import Landmarks
 from tollkeeper.guard.layout import Layout
-from tollkeeper.guard.planes import Planes, Sides
+from tollkeeper.guard.planes import ROUNDING, Planes, Sides
 from tollkeeper.types import Embeddings, Sketch
 
 
@@ -141,5 +141,18 @@ class Coverage:
             return self.buckets(embeddings) + self._offsets
         margins = np.empty((len(embeddings), self.tables * self.bits), np.float32)
         numbers = self._numbers(self.planes(embeddings, out=margins))
-        nearest = self.landmarks.nearest(margins) + self.layout.buckets
-        return np.concatenate([numbers + self._offsets, nearest[:, None]], axis=1)
+        nearest = self.landmarks.nearest(
+            margins,
+            # Rounding errors of h products of (d,) embeddings with normals of up to sqrt(d).
+            doubts=ROUNDING
+            * math.sqrt(embeddings.shape[1] * margins.shape[1])
+            * _norms(embeddings),
+            exact=lambda row: self.planes.exact(embeddings[row]),
+        )
+        places = nearest + self.layout.buckets
+        return np.concatenate([numbers + self._offsets, places[:, None]], axis=1)
+
+
+def _norms(rows: Embeddings) -> NDArray[np.float32]:
+    norms: NDArray[np.float32] = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    return norms

@@ -138,7 +138,8 @@ class Guard:
         """Decide what may leave for n inputs, asked one after the other.
 
         Each input is charged before it is priced, so its noise is that of the coverage
-        it leads to, and a request of n inputs equals n requests.
+        it leads to, and a request of n inputs equals n requests, but that the ceiling is
+        looked at before the first.
 
         Args:
             sketch: the pool's sketch before; not changed.
@@ -153,7 +154,7 @@ class Guard:
         Returns:
             The verdict. With the same key, identity and price level an embedding yields
             the same bytes (unless the profile's noise is fresh). A request that asks
-            for something new at the profile's ceiling is refused whole.
+            for something new of a pool at the profile's ceiling is refused whole.
 
         Raises:
             GuardError: an argument does not fit this guard; nothing was decided.
@@ -185,12 +186,15 @@ class Guard:
         )
 
     def _is_over(self, sketch: Sketch, visit: Visit) -> bool:
-        """Return whether an input of a request asks for something new at the ceiling or above."""
+        """Return whether a request asks for something new of a pool at the ceiling.
+
+        The request that reaches the ceiling is answered to its end, at the last price level:
+        refusing it would tell by its size how far the ceiling is.
+        """
         ceiling = self.profile.ceiling
-        if ceiling is None or not len(visit.fractions) or visit.fractions[-1] < ceiling:
+        if ceiling is None or not visit.opened.any():
             return False
-        before = np.concatenate([[self.fraction(sketch)], visit.fractions[:-1]])
-        return bool(np.any((before >= ceiling) & (visit.opened > 0)))
+        return self.fraction(sketch) >= ceiling
 
     def _refusal(self, sketch: Sketch, count: int, width: int) -> Verdict:
         """Return the verdict on a request that asks for something new at the ceiling."""
@@ -228,7 +232,9 @@ class Guard:
         noise = self.profile.noise(
             scales[paying],
             rows,
-            key=derive(key, "noise", self.version),
+            key=derive(
+                self._secret if self.profile.noise.is_shared else key, "noise", self.version
+            ),
             identities=names,
             rng=rng,
             calibration=self.calibration,

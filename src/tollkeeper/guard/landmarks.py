@@ -13,6 +13,7 @@ Source: ours.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,19 +64,30 @@ class Landmarks:
         """How many there are."""
         return int(self.directions.shape[1])
 
-    def nearest(self, margins: NDArray[np.float32]) -> NDArray[np.intp]:
+    def nearest(
+        self,
+        margins: NDArray[np.float32],
+        *,
+        doubts: NDArray[np.float32],
+        exact: Callable[[int], NDArray[np.float64]],
+    ) -> NDArray[np.intp]:
         """Return the (n,) landmark of each of n embeddings, given as (n, h) margins.
 
         A row's landmark does not depend on the other rows of its batch: BLAS rounds a row
         differently in batches of different size, so what is too close to call in float32 is
-        decided in float64.
+        decided by margins that are the same in every batch.
+
+        Args:
+            margins: perhaps rounded differently in another batch.
+            doubts: (n,) by how much their rounding can move them along a direction.
+            exact: a row's number to its (h,) margins in float64.
         """
         along = margins @ self.directions
         nearest: NDArray[np.intp] = along.argmax(axis=1)
         lengths = np.sqrt(np.einsum("ij,ij->i", margins, margins))
-        doubt = 2 * ROUNDING * math.sqrt(margins.shape[1]) * lengths
+        doubt = 2 * (ROUNDING * math.sqrt(margins.shape[1]) * lengths + doubts)
         best = np.take_along_axis(along, nearest[:, None], axis=1).ravel()
         close = np.count_nonzero(along >= (best - doubt)[:, None], axis=1) > 1
         for row in np.flatnonzero(close):
-            nearest[row] = (margins[row].astype(np.float64) @ self.directions).argmax()
+            nearest[row] = (exact(int(row)) @ self.directions).argmax()
         return nearest

@@ -9,7 +9,7 @@ import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,13 @@ from tollkeeper.types import Embeddings
 
 
 class Noise(Protocol):
-    """Draws rows of variance 1 that are scaled and added to clean embeddings."""
+    """Draws rows of variance 1 that are scaled and added to clean embeddings.
+
+    Attributes:
+        is_shared: whether all tenants of a deployment get noise of one key.
+    """
+
+    is_shared: ClassVar[bool]
 
     def __call__(
         self,
@@ -37,7 +43,7 @@ class Noise(Protocol):
         Args:
             scales: (n,) positive relative noise scales, the names of the inputs' price levels.
             clean: (n, d) embeddings at full width.
-            key: the tenant's noise key.
+            key: the noise key, of a tenant or of all.
             identities: what makes each input that input, n byte strings.
             rng: source of fresh noise.
             calibration: of the encoder.
@@ -48,6 +54,8 @@ class Noise(Protocol):
 @dataclass(frozen=True, slots=True)
 class Fresh:
     """New noise for every answer, as B4B describes; asking again averages it away."""
+
+    is_shared: ClassVar[bool] = False
 
     def __call__(
         self,
@@ -71,6 +79,8 @@ class Keyed:
     else: not on the batch, the order, the replica, the time or `dimensions`. Levels and
     tenants have unrelated noise, so differences of answers do not cancel it.
     """
+
+    is_shared: ClassVar[bool] = False
 
     def __call__(
         self,

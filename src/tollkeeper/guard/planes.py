@@ -48,6 +48,10 @@ class Planes(Protocol):
         """
         ...
 
+    def exact(self, embedding: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the (h,) signed lengths of one (d,) embedding, the same in every batch."""
+        ...
+
 
 class PlaneFamily(Protocol):
     """A way to draw hyperplanes."""
@@ -99,6 +103,12 @@ class GaussianPlanes:
             products = embeddings[rows].astype(np.float64) * self.matrix.T[planes]
             above[rows, planes] = products.sum(axis=1) > self.thresholds[planes]
         return above
+
+    def exact(self, embedding: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return (h,) signed lengths from float64 products."""
+        along: NDArray[np.float64] = embedding.astype(np.float64) @ self.matrix
+        along -= self.thresholds
+        return along
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +163,12 @@ class RotatedPlanes:
             if out is not None:
                 np.subtract(along, self.thresholds, out=out[rows])
         return above
+
+    def exact(self, embedding: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return (h,) signed lengths; each row is one product of fixed shape anyway."""
+        margins: NDArray[np.float64] = self.project(embedding[None])[0].astype(np.float64)
+        margins -= self.thresholds
+        return margins
 
     def project(self, embeddings: Embeddings) -> NDArray[np.float32]:
         """Return (n, h) signed lengths along the planes' normals."""

@@ -78,24 +78,26 @@ class Exponential:
 
 @dataclass(frozen=True, slots=True)
 class Geometric:
-    """Nothing up to a knee, then levels that double, up to a ceiling.
+    """Nothing up to a knee, then levels that multiply, up to a ceiling.
 
     Levels make "the same policy level" exact: between two of them the scale does not
-    move, so the same question gets the same answer. Doubling makes the cleanest answer
-    ever given dominate any average over levels: after scales s, 2s, 4s, ... the best
-    combination has variance above 3/4 of s squared.
+    move, so the same question gets the same answer. Growth makes the cleanest answer
+    ever given dominate any average over levels: after scales s, g s, g² s, ... the best
+    combination has variance above 1 - 1/g² of s squared.
 
     Attributes:
         knee: last coverage fraction that costs nothing.
         first: scale of the first level.
         step: coverage between two levels.
-        levels: number of levels; the ceiling is first * 2**(levels - 1).
+        levels: number of levels; the ceiling is first * growth**(levels - 1).
+        growth: g, what the scale is multiplied by from level to level.
     """
 
     knee: float
     first: float
     step: float
     levels: int
+    growth: float = 2.0
 
     def __post_init__(self) -> None:
         """Refuse constants for which the curve is not a price."""
@@ -104,10 +106,12 @@ class Geometric:
             and 0 < self.first < math.inf
             and 0 < self.step <= 1
             and 1 <= self.levels <= 64
+            and 1 < self.growth <= 64
         ):
             raise ConfigurationError(
-                f"expected a knee in [0, 1], a positive first scale, a step in (0, 1] and 1 to 64 "
-                f"levels, got {self.knee}, {self.first}, {self.step}, {self.levels}"
+                f"expected a knee in [0, 1], a positive first scale, a step in (0, 1], 1 to 64 "
+                "levels and a growth in (1, 64], got "
+                f"{self.knee}, {self.first}, {self.step}, {self.levels}, {self.growth}"
             )
 
     @property
@@ -120,5 +124,5 @@ class Geometric:
         scales = np.zeros(fractions.shape)
         paying = fractions > self.knee
         level = np.floor((fractions[paying] - self.knee) / self.step)
-        scales[paying] = self.first * np.exp2(np.minimum(level, self.levels - 1))
+        scales[paying] = self.first * self.growth ** np.minimum(level, self.levels - 1)
         return scales

@@ -140,11 +140,13 @@ RECOMMENDED: Final = Profile(
     # Knee: an account that asks all of Banking77 ends below it with each of 20 secrets
     # (`guard-coverage`: coverage.text.recommended.narrow.all); `tollkeeper calibrate --traffic`
     # chooses another from a provider's own customers.
-    # First level and doubling: paying starts softly and bites within a few levels
-    # (`guard-coverage`: recall10_at_level.*.recommended.l*).
+    # First level and growth: paying starts softly and bites at the second level
+    # (`guard-coverage`: recall10_at_level.*.recommended.l*). Growth by 4, and not by 2, leaves
+    # three quarters of the noise in the best combination of near-duplicates over all levels
+    # (tests/guard/test_field.py).
     # Step: the last level begins just below the ceiling; a broad account that goes on passes a
     # level every few dozen inputs.
-    price=Geometric(knee=0.84, first=0.125, step=0.015, levels=8),
+    price=Geometric(knee=0.84, first=0.125, step=0.03, levels=4, growth=4.0),
     in_feature_std=True,
     # Shared by near-duplicates and shaped like the embeddings (docs/decisions/0019).
     noise=Field(),

@@ -49,7 +49,7 @@ class Setting:
 
     encoders: tuple[str, ...] = ("builtin:text", "lsa", "builtin:image", "patches")
     profiles: tuple[str, ...] = ("none", "b4b-2023", "recommended")
-    secrets: int = 5
+    secrets: int = 3
     limit: int = 12_000
     counts: tuple[int, ...] = (100, 300, 1000, 3000)
     accounts: int = 30
@@ -132,14 +132,9 @@ def _denoised(stage: Stage, job: Job) -> dict[str, float]:
         pairs = denoise.draw(
             noise, rows, stage.calibration, scale=1.0, key=job.rng(0).bytes(32), rng=job.rng(6)
         )
-        learned = job.secret < _LEARNED
-        for kind, left in denoise.filters(pairs, learned=learned, seed=job.secret):
+        for kind, left in denoise.filters(pairs):
             found[f"noise_left.{stage.encoder}.{name}.{kind}"] = left
     return found
-
-
-_LEARNED = 3
-"""Secrets for which a network is trained; it takes longer than all the rest."""
 
 
 def _honest(
@@ -171,6 +166,9 @@ def _thief(guard: Guard, stage: Stage, suffix: str, job: Job) -> dict[str, float
         for wanted in job.setting.stolen:
             for order, count in thieves.price(guard, rows[:wanted], seed=job.secret).items():
                 found[f"accounts_{order}.{suffix}.n{wanted}"] = count
+            worn = stage.merged[:wanted]
+            if len(worn) == wanted:
+                found[f"accounts_merged.{suffix}.n{wanted}"] = thieves.accounts_needed(guard, worn)
     return found
 
 
@@ -212,6 +210,9 @@ def _free_at_ceiling(
     for name, asked, wanted in thieves.disguises(pool, filler, rng=job.rng(5)):
         free = thieves.free_at(signal, max(ends.values()), asked, wanted)
         found[f"free_at_ceiling.{suffix}.{name}"] = float(free)
+    worn = job.rng(2).permutation(stage.merged)
+    free = thieves.free_at(signal, max(ends.values()), worn, np.ones(len(worn), np.bool_))
+    found[f"free_at_ceiling.{suffix}.merging"] = float(free)
     return found
 
 
@@ -269,7 +270,7 @@ def measure(setting: Setting, context: Context) -> Measurement:
 def _prices(metrics: Mapping[str, Metric], setting: Setting) -> Iterator[tuple[str, Metric]]:
     """Yield the accounts that 90% of an undefended copy costs, for the best thief.
 
-    One account where asking on regardless is good enough; otherwise the fewest accounts, over
+    One account where asking on regardless, or asking in disguise, is good enough; otherwise the fewest accounts, over
     orders of asking, for the smallest budget that is within 90% of the largest one's copy.
     """
     walked = {name.removeprefix("builtin:") for name in setting.encoders}
@@ -282,11 +283,13 @@ def _prices(metrics: Mapping[str, Metric], setting: Setting) -> Iterator[tuple[s
         yield f"queries_wanted.{encoder}", Metric(float(enough), "inputs", "higher")
         for profile in setting.plan().profiles:
             greedy = metrics[f"theft_share.{encoder}.{profile}.greedy"].value
+            worn = metrics.get(f"theft_share.{encoder}.{profile}.merged")
+            alone = max(greedy, worn.value if worn is not None else 0.0)
             orders = [
                 metrics[f"accounts_{order}.{encoder}.{profile}.n{enough}"].value
                 for order in ("random", "sharded")
             ]
-            price = 1.0 if greedy >= _ENOUGH else min(orders)
+            price = 1.0 if alone >= _ENOUGH else min(orders)
             yield f"price_accounts.{encoder}.{profile}", Metric(price, "accounts", "higher")
 
 

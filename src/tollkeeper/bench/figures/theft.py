@@ -5,6 +5,8 @@ asks as much as the largest budget that has a comparison, in one of these ways:
 
 - `greedy`: through one account, whatever the answers are by then, until it is refused;
 - `stop`: through one account that is left at its first changed answer;
+- `merged`: through one account that is asked every input merged with the same filler, so that
+  all of them lie in one place;
 - `overlap`, `rotation`, `trunk`: through as many accounts as the answers need, each left at its
   first changed answer, joined by shared inputs, by the shape of the answers, or by one network
   with a head for each account;
@@ -25,11 +27,13 @@ import numpy as np
 from tollkeeper.attacks import names, presets
 from tollkeeper.attacks.accounts import Accounts
 from tollkeeper.attacks.base import Attack
+from tollkeeper.attacks.merged import Merge
 from tollkeeper.attacks.networks.convnet import ConvNet
 from tollkeeper.attacks.selection.random import FixedOrder
 from tollkeeper.attacks.sybil.canary import StopAtNoise
+from tollkeeper.attacks.sybil.mappers import ProcrustesMapper
 from tollkeeper.bench.experiment import Context
-from tollkeeper.bench.figures import thieves
+from tollkeeper.bench.figures import thieves, traffic
 from tollkeeper.bench.guard_coverage import Samples
 from tollkeeper.bench.theft.floors import untrained
 from tollkeeper.bench.theft.guarded import GuardedVictim
@@ -51,10 +55,11 @@ _SYBILS = {
 }
 """Ways with several accounts to the attack that joins them."""
 
-WAYS = ("greedy", "stop", *_SYBILS)
+WAYS = ("greedy", "stop", "merged", *_SYBILS)
 """Ways to steal behind a guard."""
 
 _MOST_ACCOUNTS = 25
+_ANCHORS = 100
 
 SCENES: Mapping[str, Scene] = {
     "text": Scene(
@@ -193,6 +198,8 @@ def _attack(job: Job, bare: Any) -> Attack:
     """Return the thief's attack."""
     if job.way == "greedy":
         attack: Attack = bare
+    elif job.way == "merged":
+        attack = Merge(inner=bare, filler=traffic.filler(_narrow(job)))
     elif job.way == "stop":
         attack = StopAtNoise(inner=replace(bare, selection=FixedOrder()))
     else:
@@ -201,14 +208,24 @@ def _attack(job: Job, bare: Any) -> Attack:
             joined = replace(joined, selection=FixedOrder())
         elif job.encoder == "text":
             joined = replace(joined, inner=bare)
+        if job.way == "overlap":
+            # The transforms are rotations, which take fewer pairs than affine maps.
+            joined = replace(joined, mapper=ProcrustesMapper(), anchors=_ANCHORS)
         attack = StopAtNoise(inner=joined)
     return attack
+
+
+def _narrow(job: Job) -> Batch:
+    """Return inputs of the narrow task that the filler is taken from."""
+    task = next(iter(traffic.TASKS[job.encoder]))
+    references = opened(job.stage)[0].references
+    return next(one.inputs for one in references if one.name == task)
 
 
 def _arranged(job: Job, stage: Stage) -> tuple[Batch, int]:
     """Return the inputs in the order in which they are asked, and how many accounts it takes."""
     order = job.rng(4).permutation(len(stage.pool.inputs))
-    if job.way in {"greedy", "stop"}:
+    if job.way in {"greedy", "stop", "merged"}:
         return _taken(stage.pool.inputs, order), 1
     order = order[: job.budget]
     if job.way == "shards":

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tollkeeper.attacks.merged import merged
 from tollkeeper.bench.figures import encoders
 from tollkeeper.bench.theft.pools import load_pool
 from tollkeeper.bench.theft.tasks import load_task
@@ -34,6 +35,7 @@ _SAMPLE = 250
 """Inputs of each task in the sample of a provider that has no calibration yet."""
 
 _ALL = 10**6
+_MERGED = 5000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,11 +65,14 @@ class Stage:
         encoder: its name, for metric names.
         traffics: honest ones first, the pool last.
         calibration: of the encoder.
+        merged: (m, d) clean embeddings of the first inputs of the pool, each merged with the
+            same filler: behind four questions of a narrow task, or blended with one picture.
     """
 
     encoder: str
     traffics: tuple[Traffic, ...]
     calibration: Calibration
+    merged: Embeddings
 
     @property
     def honest(self) -> tuple[Traffic, ...]:
@@ -119,7 +124,13 @@ def load_stage(name: str, *, limit: int, rng: np.random.Generator, data: dict[st
         Traffic(task, kind, _embedded(embed, inputs), labels, tested)
         for task, kind, inputs, labels, tested in asked
     )
-    return Stage(name.removeprefix("builtin:"), traffics, calibration)
+    worn = merged(pool.inputs[: min(limit, _MERGED)], filler(asked[0][2]))
+    return Stage(name.removeprefix("builtin:"), traffics, calibration, _embedded(embed, worn))
+
+
+def filler(inputs: Batch) -> Any:
+    """Return what a disguised thief merges everything with, from inputs of a narrow task."""
+    return inputs[0] if isinstance(inputs, np.ndarray) else " ".join(inputs[:4])
 
 
 def _encoder(

@@ -82,7 +82,7 @@ class Honest:
         ceiling: H, inputs asked before recall@10 is below .99; all of them if it never is.
         recall10: of the whole task, asked again after all was asked; 0 if it was refused.
         accuracy: of a linear probe on the answers; 0 if it was refused.
-        requery_equal: share of inputs whose second answer has the same bytes.
+        requery_equal: share of inputs whose answer in the end has the bytes of the first one.
         retry_charge: inputs charged over distinct ones when everything is asked three times.
     """
 
@@ -105,7 +105,7 @@ def honest(guard: Guard, traffic: Traffic, *, rng: np.random.Generator) -> Hones
         return Honest(ceiling, 0.0, 0.0, 0.0, 1.0)
     key = guard.tenant_key(_TENANT)
     first, second = (guard.admit(last.sketch, rows, key=key, rng=rng) for _ in range(2))
-    same = (first.embeddings == second.embeddings).all(axis=1)
+    same = (first.embeddings == _as_asked(guard, rows, rng=rng)).all(axis=1)
     return Honest(
         ceiling,
         last.recall10,
@@ -113,6 +113,16 @@ def honest(guard: Guard, traffic: Traffic, *, rng: np.random.Generator) -> Hones
         float(same.mean()),
         1.0 + (first.charge + second.charge) / len(rows),
     )
+
+
+def _as_asked(guard: Guard, rows: Embeddings, *, rng: np.random.Generator) -> Embeddings:
+    """Return the answers (n, d) as they came, an hundred inputs at a time."""
+    key, sketch, answers = guard.tenant_key(_TENANT), guard.empty(), []
+    for start in range(0, len(rows), 100):
+        verdict = guard.admit(sketch, rows[start : start + 100], key=key, rng=rng)
+        sketch = verdict.sketch
+        answers.append(verdict.embeddings)
+    return np.concatenate(answers)
 
 
 def probe(traffic: Traffic, answers: Embeddings) -> float:

@@ -1,0 +1,93 @@
+"""Ask every input merged with the same filler, and learn from the answers as they come.
+
+A text behind a fixed prefix, or a picture blended with one other picture, is embedded near that
+filler: to a guard that measures where an account has been, all of them lie in one place.
+An encoder that pools over its input still lets what differs through, shrunk, and a copy
+learns the merged answer of the plain input, which is as good for any task with a head on top.
+
+Not published.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tollkeeper.attacks.accounts import Accounts
+from tollkeeper.attacks.asking import remaining
+from tollkeeper.attacks.base import Attack, metered_accounts
+from tollkeeper.attacks.progress import Progress
+from tollkeeper.encoders.base import Encoder
+from tollkeeper.errors import InputError
+from tollkeeper.types import Batch, Embeddings
+
+
+def merged(inputs: Batch, filler: Any, *, share: float = 0.5) -> Batch:
+    """Return n inputs merged with a filler: a prefix of texts, or blended into images.
+
+    Args:
+        inputs: strings, or (n, h, w, 3) uint8 images.
+        filler: a string, or one (h, w, 3) image.
+        share: of the filler in a blend; texts get all of it.
+
+    Raises:
+        InputError: inputs and filler are not both texts or images of one size.
+    """
+    if isinstance(filler, str) and all(isinstance(one, str) for one in inputs):
+        return [f"{filler} {one}" for one in inputs]
+    images = np.asarray(inputs)
+    if not isinstance(filler, np.ndarray) or images.shape[1:] != filler.shape:
+        raise InputError("expected texts and a text, or images and one image of their size")
+    blend = (1 - share) * images.astype(np.float32) + share * filler.astype(np.float32)
+    whole: Batch = np.rint(blend).astype(np.uint8)
+    return whole
+
+
+class Merging:
+    """An account that is asked every input merged with a filler."""
+
+    def __init__(self, account: Encoder, filler: Any) -> None:
+        """Stand before a metered account."""
+        self.name, self.dim, self.accepts = account.name, account.dim, account.accepts
+        self._account, self._filler = account, filler
+
+    @property
+    def remaining(self) -> int:
+        """Distinct inputs that may still be asked."""
+        return remaining(self._account)
+
+    def embed(self, inputs: Batch) -> Embeddings:
+        """Return the (n, d) answers to the merged inputs."""
+        if len(inputs) == 0:
+            return np.empty((0, self.dim), dtype=np.float32)
+        return self._account.embed(merged(inputs, self._filler))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merge(Attack):
+    """Any attack, on answers to merged inputs.
+
+    Attributes:
+        inner: the attack; it sees plain inputs and merged answers.
+        filler: what every input is merged with; None takes the first input of the pool.
+    """
+
+    paper: ClassVar[str] = "ours"
+    inner: Attack
+    filler: Any = None
+
+    @property
+    def asks_per_input(self) -> int:
+        """Distinct queries that one input becomes."""
+        return self.inner.asks_per_input
+
+    def run(
+        self, victim: Encoder, queries: Batch, *, rng: np.random.Generator, progress: Progress
+    ) -> Encoder:
+        """Run the inner attack behind the disguise."""
+        filler = queries[0] if self.filler is None else self.filler
+        worn = [Merging(account, filler) for account in metered_accounts(victim)]
+        asked = Accounts(worn) if len(worn) > 1 else worn[0]
+        return self.inner.run(asked, queries, rng=rng, progress=progress)
