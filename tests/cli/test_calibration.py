@@ -75,6 +75,10 @@ def test_small_samples_are_warned_of(cli: Callable[..., Any], files: Path) -> No
     assert "needs a sample of at least 256 different inputs" in done.err
     done = cli("calibrate", files / "shop.npy", "-o", files / "made.cal")
     assert "a sample of 600 is small" in done.err
+    traffic = ("--traffic", files / "news.npy")
+    np.save(files / "half.npy", rows(50, 500))
+    done = cli("calibrate", files / "half.npy", "-o", files / "made.cal", *traffic)
+    assert "cannot be told whether an account is as wide" in done.err
     failed = cli(
         "calibrate", files / "few.npy", "-o", files / "x.cal", "--traffic", files / "shop.npy"
     )

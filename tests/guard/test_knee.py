@@ -72,7 +72,7 @@ def test_a_guard_uses_the_knee_of_its_calibration() -> None:
 
 
 def test_a_high_knee_lifts_the_ceiling() -> None:
-    """No account is refused before it has paid at every level."""
+    """It moves to where the last level ends, and no further than all of the space."""
     moved = profiles.RECOMMENDED.with_knee(0.9)
     assert isinstance(moved.price, Geometric)
     assert moved.ceiling == 1.0

@@ -139,6 +139,7 @@ def _about_traffic(
     rng: np.random.Generator,
 ) -> list[str]:
     from tollkeeper.guard import knee
+    from tollkeeper.guard.price import Geometric
 
     found = []
     if false_penalty * len(customers) < 1:
@@ -149,6 +150,17 @@ def _about_traffic(
     kept = {row.tobytes() for row in fitted.sample}
     # The others: each landmark is nearest to itself, so its own row would tell nothing.
     others = sample[[row.tobytes() not in kept for row in sample]]
+    if not len(others):
+        found.append(
+            "all of the sample is kept, so that it cannot be told whether an account is as wide "
+            "as the sample; give more inputs"
+        )
+    price = profile.price
+    if isinstance(price, Geometric) and (fitted.knee or 0) + price.levels * price.step > 1:
+        found.append(
+            f"a knee of {fitted.knee:.2f} leaves no room for the price levels above it: the guard "
+            "will hardly slow anyone; leave the widest account out"
+        )
     for customer in customers if len(others) else ():
         mix = others[: len(customer.curve)]
         (broad,) = knee.follow(profile, fitted, [("the sample", mix)], rng=rng)
