@@ -151,5 +151,10 @@ EXTRA_DEFENSES: Mapping[str, Callable[[], Profile]] = {
 
 
 def profile(name: str) -> Profile:
-    """Return a defense by name: a public profile, or one of `EXTRA_DEFENSES`."""
-    return EXTRA_DEFENSES[name]() if name in EXTRA_DEFENSES else profiles.get(name)
+    """Return a defense by name: a public profile without its ceiling, or an extra one.
+
+    At a ceiling there is no answer to score; `guard-figures` has it.
+    """
+    if name in EXTRA_DEFENSES:
+        return EXTRA_DEFENSES[name]()
+    return replace(profiles.get(name), ceiling=None)
