@@ -148,7 +148,7 @@ def test_near_duplicates_over_all_levels_keep_three_quarters(count: int) -> None
 
 
 def test_the_best_linear_filter_finds_little() -> None:
-    """A thief with 1,500 known pairs recovers more of what white noise covers."""
+    """With Gaussian embeddings a thief of 1,500 known pairs recovers more from white noise."""
     rng = np.random.default_rng(5)
     clean = (rng.standard_normal((2000, DIM)) * SPREAD).astype(np.float32)
     std = CALIBRATION.feature_std
