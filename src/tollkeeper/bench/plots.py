@@ -96,7 +96,7 @@ def _thefts(figure: Any, metrics: Mapping[str, Metric]) -> None:
         axes.axhline(0, color="0.7", linewidth=0.8)
         axes.axhline(1, color="0.7", linewidth=0.8)
         axes.set_title(f"builtin:{encoder}")
-        axes.set_xlabel("queries; behind a guard: as many as n4000, drawn to the right")
+        axes.set_xlabel("queries; guarded thieves at the right")
         axes.legend(fontsize=6)
     figure.axes[0].set_ylabel("fidelity of the copy")
 
