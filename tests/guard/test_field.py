@@ -97,15 +97,15 @@ def test_correlation_follows_the_kernel(cosine: float) -> None:
 
 @pytest.mark.parametrize("count", [2, 30, 400])
 def test_no_combination_of_near_duplicates_averages_the_noise_away(count: int) -> None:
-    """The best weights that know the kernel keep three quarters of the variance."""
+    """The best weights that know the kernel keep more than .8 of the variance."""
     rows = near(count, 0.999)
     weights = best_weights(expected(rows))
     kept = []
     for number in range(8):
         noise = draw(rows, key=bytes([number]) * 16)
         kept.append(np.square(weights @ noise).sum() / np.square(noise[0]).sum())
-    assert 1 / np.linalg.solve(expected(rows), np.ones(len(rows))).sum() > 0.75
-    assert np.mean(kept) > 0.75
+    assert 1 / np.linalg.solve(expected(rows), np.ones(len(rows))).sum() > 0.8
+    assert np.mean(kept) > 0.8
 
 
 def test_a_smooth_field_would_not_hold() -> None:

@@ -85,6 +85,8 @@ def test_a_calibration_keeps_its_knee() -> None:
     assert Calibration.from_bytes(moved.to_bytes()).knee == 0.625
     assert Calibration.from_bytes(CALIBRATION.to_bytes()).knee is None
     assert CALIBRATION.to_bytes()[:8] == b"TKCALIB1"
+    for smallest in (Calibration.identity(1), replace(Calibration.identity(1), knee=0.5)):
+        assert Calibration.from_bytes(smallest.to_bytes()).knee == smallest.knee
     arrays = {
         "mean": moved.mean,
         "feature_std": moved.feature_std,

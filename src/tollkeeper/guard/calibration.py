@@ -138,7 +138,8 @@ class Calibration:
             CalibrationError: not a calibration, cut short, or damaged.
         """
         magic = data[: len(_MAGIC)]
-        if len(data) < _HEADER.size + _KNEE.size or magic not in {_MAGIC, _MAGIC_WITH_KNEE}:
+        least = _HEADER.size + (_KNEE.size if magic == _MAGIC_WITH_KNEE else 0)
+        if len(data) < least or magic not in {_MAGIC, _MAGIC_WITH_KNEE}:
             raise CalibrationError("expected a calibration file, got something else; fit it again")
         _, dim, kept, count, feature_std = _HEADER.unpack_from(data)
         knee, start = None, _HEADER.size

@@ -31,12 +31,14 @@ class Visit:
 
     Attributes:
         sketch: with all of them in it.
+        before: price signal before the first.
         fractions: (n,) price signal after inputs 1 .. i.
         opened: (n,) buckets that input i was the first to reach, over all tables, its
             landmark included.
     """
 
     sketch: Sketch
+    before: float
     fractions: NDArray[np.float64]
     opened: NDArray[np.intp]
 
@@ -124,8 +126,8 @@ class Coverage:
                 paid = np.bincount(visitors[first], minlength=count + 1)[1:]
             seen[cells] = 1
             sketch = np.packbits(seen)
-        fractions = (before + paid.cumsum()) / self.layout.priced_count
-        return Visit(sketch, fractions, opened)
+        total = self.layout.priced_count
+        return Visit(sketch, before / total, (before + paid.cumsum()) / total, opened)
 
     def buckets(self, embeddings: Embeddings) -> NDArray[np.intp]:
         """Return the (n, tables) bucket numbers; a table's first hyperplane is the top bit."""

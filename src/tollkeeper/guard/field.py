@@ -5,7 +5,7 @@ that is a continuous function of the clean embedding is shared by them. One row 
 
     n(x) = sqrt(1 - w) C f(S Q x / l) + sqrt(w) R f(S P x / l)
 
-with secret rotations P, Q and R of each tenant and price level, waves f with secret phases,
+with secret rotations P, Q and R of each deployment and price level, waves f with secret phases,
 secret frequencies S, and C which mixes the calibration's own sample. The covariance of n(x)
 and n(y) is close to exp(-|x/|x| - y/|y|| / l). Most of it lies along the directions in which
 embeddings differ, so that no projection tells it from signal, and the share w lies in all
@@ -59,8 +59,8 @@ class Field:
     Attributes:
         reach: l, the distance of unit embeddings over which noise changes. At 0.5 noise is
             correlated by .91 at clean cosine .999, by .53 at .95 and by .14 at .5; the best
-            linear combination of a few thousand answers at cosine .999 or above keeps .8 of the
-            noise's variance.
+            linear combination of 400 answers at cosine .999 keeps more than .8 of the noise's
+            variance (tests/guard/test_field.py).
         white: w, the share of the noise's variance that is alike in all directions. A sample
             of too few rows, or none, has only that.
     """
@@ -143,8 +143,12 @@ def _mixed(key: bytes, dim: int) -> OrthogonalMap:
     return Orthogonal().for_tenant(key, dim)
 
 
+@functools.lru_cache(maxsize=16)
 def _mixer(calibration: Calibration) -> NDArray[np.float32] | None:
-    """Return the (m, d) sample around its mean, so scaled that waves become variance 1."""
+    """Return the (m, d) sample around its mean, so scaled that waves become variance 1.
+
+    A cache of a pure function; a calibration is known by its identity.
+    """
     arms = calibration.sample.astype(np.float64) - calibration.mean
     size = math.sqrt(float(np.square(arms).sum(axis=0).mean())) if arms.size else 0.0
     return None if size == 0 else (arms / size).astype(np.float32)

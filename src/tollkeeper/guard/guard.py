@@ -165,9 +165,9 @@ class Guard:
             raise GuardError(f"expected {len(clean)} identities, got {len(identities)}")
         visit = self._coverage.visit(sketch, clean)
         opened = visit.opened > 0
-        if self._is_over(sketch, visit):
-            return self._refusal(sketch, len(clean), width)
-        coverage = float(visit.fractions[-1]) if len(clean) else self.fraction(sketch)
+        if self._is_over(visit):
+            return self._refusal(visit.before, sketch, len(clean), width)
+        coverage = float(visit.fractions[-1]) if len(clean) else visit.before
         answer, scales = clean, np.zeros(len(clean), np.float32)
         # Coverage never falls within a batch, so the last input decides whether any pays.
         if coverage > self.profile.price.free_until:
@@ -185,23 +185,21 @@ class Guard:
             charge=float(np.count_nonzero(opened)),
         )
 
-    def _is_over(self, sketch: Sketch, visit: Visit) -> bool:
+    def _is_over(self, visit: Visit) -> bool:
         """Return whether a request asks for something new of a pool at the ceiling.
 
         The request that reaches the ceiling is answered to its end, at the last price level:
         refusing it would tell by its size how far the ceiling is.
         """
         ceiling = self.profile.ceiling
-        if ceiling is None or not visit.opened.any():
-            return False
-        return self.fraction(sketch) >= ceiling
+        return ceiling is not None and visit.before >= ceiling and bool(visit.opened.any())
 
-    def _refusal(self, sketch: Sketch, count: int, width: int) -> Verdict:
+    def _refusal(self, coverage: float, sketch: Sketch, count: int, width: int) -> Verdict:
         """Return the verdict on a request that asks for something new at the ceiling."""
         return Verdict(
             embeddings=np.empty((0, self._transform(bytes(32), width).out_dim), np.float32),
             sketch=sketch,
-            coverage=self.fraction(sketch),
+            coverage=coverage,
             noise_scale=np.zeros(count, np.float32),
             opened=np.zeros(count, np.bool_),
             charge=0.0,

@@ -5,13 +5,8 @@ of all accounts in one space: it defeats any linear per-tenant transform without
 queries. Not published.
 
 The surrogate is the trunk; the heads are thrown away. A head has learned from its own account's
-share only, and puts that account's distortion back. On the toy images of the tests (1,000
-queries, 10 accounts) the trunk keeps the nearest neighbor of .77 of the images among the ten
-nearest behind dense transforms, and of .85 behind rotations; the first account's head .62 and
-.84. One head fitted on everybody's answers, carried into the first account's space by Procrustes
-between the heads' outputs, keeps .73 and .86; by ridge .65 and .84. The trunk needs none of
-that. Squared error beats InfoNCE (.77 and .57 behind dense transforms), which has only the few
-rows of one account in a batch to contrast.
+share only, and puts that account's distortion back. The objective is squared error, because
+InfoNCE has only the few rows of one account in a batch to contrast.
 """
 
 from __future__ import annotations

@@ -270,8 +270,9 @@ def measure(setting: Setting, context: Context) -> Measurement:
 def _prices(metrics: Mapping[str, Metric], setting: Setting) -> Iterator[tuple[str, Metric]]:
     """Yield the accounts that 90% of an undefended copy costs, for the best thief.
 
-    One account where asking on regardless, or asking in disguise, is good enough; otherwise the fewest accounts, over
-    orders of asking, for the smallest budget that is within 90% of the largest one's copy.
+    One account where asking on regardless, or asking in disguise, is good enough; otherwise
+    the fewest accounts, over orders of asking, for the smallest budget that is within 90% of
+    the largest one's copy.
     """
     walked = {name.removeprefix("builtin:") for name in setting.encoders}
     for encoder in (name for name in theft.SCENES if name in walked):
