@@ -15,10 +15,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tollkeeper.attacks.accounts import Accounts
 from tollkeeper.attacks.asking import remaining
-from tollkeeper.attacks.base import Attack, metered_accounts
-from tollkeeper.attacks.progress import Progress
+from tollkeeper.attacks.behind import Behind
 from tollkeeper.encoders.base import Encoder
 from tollkeeper.errors import InputError
 from tollkeeper.types import Batch, Embeddings
@@ -66,28 +64,16 @@ class Merging:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Merge(Attack):
-    """Any attack, on answers to merged inputs.
+class Merge(Behind):
+    """Any attack; it sees plain inputs and merged answers.
 
     Attributes:
-        inner: the attack; it sees plain inputs and merged answers.
         filler: what every input is merged with; None takes the first input of the pool.
     """
 
     paper: ClassVar[str] = "ours"
-    inner: Attack
     filler: Any = None
 
-    @property
-    def asks_per_input(self) -> int:
-        """Distinct queries that one input becomes."""
-        return self.inner.asks_per_input
-
-    def run(
-        self, victim: Encoder, queries: Batch, *, rng: np.random.Generator, progress: Progress
-    ) -> Encoder:
-        """Run the inner attack behind the disguise."""
-        filler = queries[0] if self.filler is None else self.filler
-        worn = [Merging(account, filler) for account in metered_accounts(victim)]
-        asked = Accounts(worn) if len(worn) > 1 else worn[0]
-        return self.inner.run(asked, queries, rng=rng, progress=progress)
+    def put(self, account: Encoder, queries: Batch) -> Encoder:
+        """Return the account behind the disguise."""
+        return Merging(account, queries[0] if self.filler is None else self.filler)

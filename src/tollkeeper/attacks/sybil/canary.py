@@ -18,10 +18,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tollkeeper.attacks.accounts import Accounts
 from tollkeeper.attacks.asking import remaining
-from tollkeeper.attacks.base import Attack, metered_accounts
-from tollkeeper.attacks.progress import Progress
+from tollkeeper.attacks.behind import Behind
 from tollkeeper.encoders.base import Encoder
 from tollkeeper.encoders.inputs import digest, require
 from tollkeeper.errors import RefusalError
@@ -83,25 +81,12 @@ class Canary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StopAtNoise(Attack):
-    """Any attack, through accounts that are left at the first perturbed answer.
-
-    Attributes:
-        inner: the attack on what was answered cleanly; a sybil attack for several accounts.
-    """
+class StopAtNoise(Behind):
+    """Any attack, through accounts that are left at the first perturbed answer."""
 
     paper: ClassVar[str] = "ours"
-    inner: Attack
 
-    @property
-    def asks_per_input(self) -> int:
-        """Distinct queries that one input becomes."""
-        return self.inner.asks_per_input
-
-    def run(
-        self, victim: Encoder, queries: Batch, *, rng: np.random.Generator, progress: Progress
-    ) -> Encoder:
-        """Run the inner attack behind canaries."""
-        watched = [Canary(account) for account in metered_accounts(victim)]
-        asked = Accounts(watched) if len(watched) > 1 else watched[0]
-        return self.inner.run(asked, queries, rng=rng, progress=progress)
+    def put(self, account: Encoder, queries: Batch) -> Encoder:
+        """Return the account with its canary."""
+        del queries
+        return Canary(account)
