@@ -24,6 +24,9 @@ from tollkeeper.guard.layout import Layout
 from tollkeeper.guard.planes import ROUNDING, Planes, Sides
 from tollkeeper.types import Embeddings, Sketch
 
+_FINE_TABLES = 3
+"""Tables that name a fine cell: with 12 bits each, 2**36 cells."""
+
 
 @dataclass(frozen=True, slots=True)
 class Visit:
@@ -53,6 +56,7 @@ class Coverage:
         tables: independent hash tables.
         bits: hyperplanes per table.
         landmarks: cells of the price signal; None reads it from the buckets.
+        samples: hashes of fine cells that a sketch keeps.
         layout: of the sketches.
     """
 
@@ -60,6 +64,7 @@ class Coverage:
     tables: int
     bits: int
     landmarks: Landmarks | None = None
+    samples: int = 0
     layout: Layout = field(init=False)
     _offsets: NDArray[np.intp] = field(init=False, repr=False)
     _place_values: NDArray[np.float32] = field(init=False, repr=False)
@@ -70,7 +75,8 @@ class Coverage:
         object.__setattr__(self, "_place_values", places)
         object.__setattr__(self, "_offsets", np.arange(self.tables) << self.bits)
         count = 0 if self.landmarks is None else self.landmarks.count
-        object.__setattr__(self, "layout", Layout(self.tables, self.bits, count))
+        layout = Layout(self.tables, self.bits, count, self.samples)
+        object.__setattr__(self, "layout", layout)
 
     @property
     def sketch_bytes(self) -> int:
@@ -108,11 +114,12 @@ class Coverage:
         count = len(embeddings)
         places = self._places(embeddings)
         cells = places.ravel()
-        seen = np.unpackbits(self.layout.checked(sketch))
+        seen = np.unpackbits(self.layout.bitmap(sketch))
         priced = self.layout.priced
         before = np.count_nonzero(seen[priced].view(np.bool_))
         new = np.flatnonzero(seen.take(cells) == 0)
         opened = paid = np.zeros(count, np.intp)
+        bitmap = self.layout.bitmap(sketch)
         if new.size:
             # Each unseen bucket is marked with its first visitor: of repeated indices the
             # last assignment stays, so they are assigned in reverse.
@@ -125,9 +132,34 @@ class Coverage:
                 first &= cells >= priced.start
                 paid = np.bincount(visitors[first], minlength=count + 1)[1:]
             seen[cells] = 1
-            sketch = np.packbits(seen)
+            bitmap = np.packbits(seen)
+        sketch = self._with_sample(bitmap, sketch, places)
         total = self.layout.priced_count
         return Visit(sketch, before / total, (before + paid.cumsum()) / total, opened)
+
+    def _with_sample(self, bitmap: Sketch, before: Sketch, places: NDArray[np.intp]) -> Sketch:
+        """Return the sketch of new bits, with the hashes of what was asked in its sample."""
+        if not self.samples:
+            return bitmap
+        sample = self.layout.sample(before)
+        hashes = self._hashes(places)
+        hashes = hashes[hashes > sample[0]]
+        if hashes.size:
+            sample = self.layout.largest(sample, hashes)
+        return self.layout.joined(bitmap, sample)
+
+    def _hashes(self, places: NDArray[np.intp]) -> NDArray[np.uint32]:
+        """Return (n,) hashes of fine cells, never 0: those of the first tables taken together.
+
+        Two inputs share a cell if they lie on the same side of each of three tables' planes,
+        as identical ones do and near-duplicates mostly.
+        """
+        cells = np.zeros(len(places), np.uint64)
+        for table in range(min(_FINE_TABLES, self.tables)):
+            number = places[:, table] - self._offsets[table]
+            cells = (cells << np.uint64(self.bits)) | number.astype(np.uint64)
+        hashes: NDArray[np.uint32] = (_mixed(cells) >> np.uint64(32)).astype(np.uint32)
+        return np.maximum(hashes, np.uint32(1))
 
     def buckets(self, embeddings: Embeddings) -> NDArray[np.intp]:
         """Return the (n, tables) bucket numbers; a table's first hyperplane is the top bit."""
@@ -153,6 +185,13 @@ class Coverage:
         )
         places = nearest + self.layout.buckets
         return np.concatenate([numbers + self._offsets, places[:, None]], axis=1)
+
+
+def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return numbers scattered over 64 bits, one to one (finalizer of SplitMix64)."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        numbers = (numbers ^ (numbers >> np.uint64(shift))) * np.uint64(factor)
+    return numbers ^ (numbers >> np.uint64(31))
 
 
 def _norms(rows: Embeddings) -> NDArray[np.float32]:

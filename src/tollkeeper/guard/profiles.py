@@ -26,6 +26,7 @@ class Profile:
         bits: hyperplanes per table, 1 to 16.
         planes: how hyperplanes are drawn.
         landmarks: calibration embeddings whose cells the price reads; 0 reads the tables.
+        samples: hashes of fine cells that a sketch keeps, as evidence of shared inputs.
         ceiling: price signal from which on inputs that open a bucket are refused; None never.
         centered: split at the calibration sample's medians; otherwise at 0 (raw features).
         price: coverage to noise scale.
@@ -49,6 +50,7 @@ class Profile:
     transform: TransformFamily
     landmarks: int = 0
     ceiling: float | None = None
+    samples: int = 0
 
     def with_knee(self, knee: float | None) -> Profile:
         """Return this profile with the knee of a calibration; itself where there is none to set.
@@ -66,7 +68,7 @@ class Profile:
     @property
     def layout(self) -> Layout:
         """How sketches are laid out."""
-        return Layout(self.tables, self.bits, self.landmarks)
+        return Layout(self.tables, self.bits, self.landmarks, self.samples)
 
     @property
     def needs_calibration(self) -> bool:
@@ -84,11 +86,7 @@ class Profile:
             wrong.append(f"tables: expected 0 to 256, got {self.tables}")
         if not 1 <= self.bits <= 16:
             wrong.append(f"bits: expected 1 to 16, got {self.bits}")
-        if not 0 <= self.landmarks <= 4096 or (self.landmarks and not self.tables):
-            wrong.append(
-                f"landmarks: expected 0 to 4,096, with tables to tell new inputs by, "
-                f"got {self.landmarks}"
-            )
+        wrong.extend(self._wrong_parts())
         if self.ceiling is not None and not 0 < self.ceiling <= 1:
             wrong.append(f"ceiling: expected a share in (0, 1] or None, got {self.ceiling}")
         if self.tables << max(0, self.bits) > 1 << 24:
@@ -97,6 +95,13 @@ class Profile:
             wrong.append("noise: keyed noise needs a price with levels, or each answer differs")
         if wrong:
             raise ConfigurationError(f"profile {self.name!r}: " + "; ".join(wrong))
+
+    def _wrong_parts(self) -> list[str]:
+        return [
+            f"{name}: expected 0 to 4,096, with tables to tell new inputs by, got {count}"
+            for name, count in (("landmarks", self.landmarks), ("samples", self.samples))
+            if not 0 <= count <= 4096 or (count and not self.tables)
+        ]
 
 
 B4B_2023: Final = Profile(
@@ -124,8 +129,8 @@ B4B_2023: Final = Profile(
 RECOMMENDED: Final = Profile(
     name="recommended",
     version=2,
-    # As B4B; they tell new inputs from old ones and one pool from another. A sketch is 10,272
-    # bytes with the landmarks.
+    # As B4B; they tell new inputs from old ones and one pool from another. A sketch is 11,296
+    # bytes with landmarks and samples.
     tables=20,
     bits=12,
     # Fewer operations than the dense product (docs/decisions/0010), same collisions
@@ -154,6 +159,9 @@ RECOMMENDED: Final = Profile(
     transform=Orthogonal(),
     # After the last level: an account that has been nearly everywhere gets nothing new.
     ceiling=0.97,
+    # A share of 1/32 is seen in 8 of them on average, and a sketch with the transform's secrets
+    # stays within 16 KB (tests/guard/test_guard.py); `guard-pools` measures what they tell.
+    samples=256,
 )
 
 CHEAPEST: Final = Profile(
@@ -169,6 +177,7 @@ CHEAPEST: Final = Profile(
     noise=Keyed(),
     keeps_norm=True,
     transform=Orthogonal(),
+    samples=32,
 )
 
 NONE: Final = Profile(
