@@ -132,4 +132,4 @@ class Layout:
         both = self.largest(mine, theirs)
         both = both[both > 0]
         common = np.count_nonzero(np.isin(both, mine) & np.isin(both, theirs))
-        return common / max(1, len(both)), int(common)
+        return float(common / max(1, len(both))), int(common)
