@@ -24,8 +24,10 @@ from tollkeeper.guard.layout import Layout
 from tollkeeper.guard.planes import ROUNDING, Planes, Sides
 from tollkeeper.types import Embeddings, Sketch
 
-_FINE_TABLES = 3
-"""Tables that name a fine cell: with 12 bits each, 2**36 cells."""
+_FACTORS = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], np.uint64)
+"""One for each table that names a fine cell: with 12 bits each, there are 2**36 cells."""
+
+_HALF, _ONE = np.uint64(32), np.uint32(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,14 +154,12 @@ class Coverage:
         """Return (n,) hashes of fine cells, never 0: those of the first tables taken together.
 
         Two inputs share a cell if they lie on the same side of each of three tables' planes,
-        as identical ones do and near-duplicates mostly.
+        as identical ones do and near-duplicates mostly. The hash is multilinear: products with
+        odd 64-bit numbers, of whose sum the upper half counts.
         """
-        cells = np.zeros(len(places), np.uint64)
-        for table in range(min(_FINE_TABLES, self.tables)):
-            number = places[:, table] - self._offsets[table]
-            cells = (cells << np.uint64(self.bits)) | number.astype(np.uint64)
-        hashes: NDArray[np.uint32] = (_mixed(cells) >> np.uint64(32)).astype(np.uint32)
-        return np.maximum(hashes, np.uint32(1))
+        fine = places[:, : len(_FACTORS)].astype(np.uint64) * _FACTORS[: self.tables]
+        hashes: NDArray[np.uint32] = (fine.sum(axis=1, dtype=np.uint64) >> _HALF).astype(np.uint32)
+        return np.maximum(hashes, _ONE)
 
     def buckets(self, embeddings: Embeddings) -> NDArray[np.intp]:
         """Return the (n, tables) bucket numbers; a table's first hyperplane is the top bit."""
@@ -185,13 +185,6 @@ class Coverage:
         )
         places = nearest + self.layout.buckets
         return np.concatenate([numbers + self._offsets, places[:, None]], axis=1)
-
-
-def _mixed(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return numbers scattered over 64 bits, one to one (finalizer of SplitMix64)."""
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        numbers = (numbers ^ (numbers >> np.uint64(shift))) * np.uint64(factor)
-    return numbers ^ (numbers >> np.uint64(31))
 
 
 def _norms(rows: Embeddings) -> NDArray[np.float32]:
