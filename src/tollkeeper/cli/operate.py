@@ -58,6 +58,7 @@ _RECORD_COLUMNS = (
     "noise_scale",
     "profile",
     "shadow",
+    "request_id",
 )
 
 
