@@ -1,7 +1,7 @@
 """Experiment `guard-pools`: what tells sybils from strangers, and what linking them changes.
 
 Pairs of accounts are compared by the share of common inputs that their sketches tell: two
-strangers of different subjects, two customers of one subject, two accounts of a thief that
+strangers of different narrow subjects, two customers of one, the same of wider subjects, two accounts of a thief that
 share nothing but the pool they draw from, and two that ask a hundred inputs in common, which
 is what mapping one's answers onto the other's takes. Then pairs and sybils are linked, and
 what that costs and gains is read from the guard's price.
@@ -90,6 +90,7 @@ def _compare(
                     _pays(guard, mine) or _pays(guard, theirs)
                 )
                 samples.add(f"false_link_pays.{named}", float(pays), "lower")
+                samples.add(f"wrongly_pays.{named}", float(pays and linked), "lower")
 
 
 _OURS = {"anchors", "edited_anchors"}
@@ -102,19 +103,21 @@ def _pairs(
     stage: Stage, count: int, rng: np.random.Generator
 ) -> Iterator[tuple[str, Embeddings, Embeddings]]:
     """Yield pairs of accounts with `count` inputs each: kind, and what each asks."""
-    cut = [one.embeddings for one in subjects(stage, rng=rng)]
-    for one, other in combinations([rows for rows in cut if len(rows) >= count], 2):
-        yield "strangers", one[:count], other[:count]
-    for rows in cut:
-        if len(rows) >= 2 * count:
-            yield "one_subject", rows[:count], rows[count : 2 * count]
+    cut = [one for one in subjects(stage, rng=rng) if len(one.embeddings) >= count]
+    for left, right in combinations(cut, 2):
+        kind = "strangers" if left.narrow and right.narrow else "wide_strangers"
+        yield kind, left.embeddings[:count], right.embeddings[:count]
+    for one in cut:
+        if len(one.embeddings) >= 2 * count:
+            kind = "one_subject" if one.narrow else "wide_one_subject"
+            yield kind, one.embeddings[:count], one.embeddings[count : 2 * count]
     pool = rng.permutation(stage.pool.embeddings)
     for at in range(0, min(len(pool) - 2 * count, 6 * count), 2 * count):
-        one, other = pool[at : at + count], pool[at + count : at + 2 * count]
-        yield "disjoint", one, other
-        anchors = one[:_ANCHORS]
-        yield "anchors", one, np.concatenate([anchors, other[_ANCHORS:]])
-        yield "edited_anchors", one, np.concatenate([_edited(anchors, rng), other[_ANCHORS:]])
+        mine, theirs = pool[at : at + count], pool[at + count : at + 2 * count]
+        yield "disjoint", mine, theirs
+        anchors, rest = mine[:_ANCHORS], theirs[_ANCHORS:]
+        yield "anchors", mine, np.concatenate([anchors, rest])
+        yield "edited_anchors", mine, np.concatenate([_edited(anchors, rng), rest])
 
 
 def _edited(rows: Embeddings, rng: np.random.Generator) -> Embeddings:
@@ -161,6 +164,13 @@ EXPERIMENT = Experiment(
         "cpu": Setting(),
     },
     measure=measure,
-    promises=("shared.*", "linked.*", "false_link_pays.*", "free_alone.*", "free_linked.*"),
+    promises=(
+        "shared.*",
+        "linked.*",
+        "false_link_pays.*",
+        "wrongly_pays.*",
+        "free_alone.*",
+        "free_linked.*",
+    ),
     covers=("recommended",),
 )

@@ -29,10 +29,12 @@ class Subject:
     Attributes:
         name: task and number.
         embeddings: (n, d) clean.
+        narrow: whether its task is; a topic of the news is narrower than the news, but not narrow.
     """
 
     name: str
     embeddings: Embeddings
+    narrow: bool
 
 
 def subjects(stage: Stage, *, rng: np.random.Generator) -> tuple[Subject, ...]:
@@ -47,4 +49,5 @@ def _cut(stage: Stage, rng: np.random.Generator) -> Iterator[Subject]:
         classes = np.unique(traffic.labels)
         for number, some in enumerate(np.array_split(classes, PARTS[traffic.name]), start=1):
             rows = traffic.embeddings[np.isin(traffic.labels, some)]
-            yield Subject(f"{traffic.name}{number}", rng.permutation(rows))
+            name, narrow = f"{traffic.name}{number}", traffic.kind == "narrow"
+            yield Subject(name, rng.permutation(rows), narrow)
