@@ -43,9 +43,26 @@ def test_thefts_are_drawn_beside_the_curve(tmp_path: Path) -> None:
         for encoder in ("text", "image")
         for rest in ("none.open.n1000", "none.open.n4000", "recommended.trunk", "b4b-2023.greedy")
     }
+    names |= {f"accounts_sharded.text.recommended.n{n}": metric(2) for n in (1000, 4000)}
     draw(Result("guard-figures", "cpu", names, {}, {}), tmp_path / "x.svg")
     text = (tmp_path / "x.svg").read_text()
-    for named in ("no guard", "recommended, trunk", "b4b-2023, greedy", "fidelity of the copy"):
+    for named in (
+        "no guard",
+        "recommended, trunk",
+        "b4b-2023, greedy",
+        "fidelity of the copy",
+        "recommended, sharded",
+    ):
+        assert named in text
+
+
+def test_a_year_is_drawn_by_what_is_carried_over(tmp_path: Path) -> None:
+    """Every encoder has a line of what customers pay and one of what a thief gets."""
+    names = {f"paid.text.drifting.c{share}": metric(0.5) for share in (0, 100)}
+    names |= {f"free_thief.patches.c{share}": metric(900) for share in (0, 100)}
+    draw(Result("guard-windows", "cpu", names, {}, {}), tmp_path / "x.svg")
+    text = (tmp_path / "x.svg").read_text()
+    for named in (">text<", ">patches<", "patient thief", "drifting customer"):
         assert named in text
 
 

@@ -66,8 +66,58 @@ def _curves(
 
 
 def _thefts(figure: Any, metrics: Mapping[str, Metric]) -> None:
+    """Draw what copies are worth, and below it how many accounts the answers take."""
+    figure.set_size_inches(_SIZE_IN[0], 2 * _SIZE_IN[1])
+    above, below = figure.subplots(2, 2, sharey="row")
+    _copies(above, metrics)
+    _accounts(below, metrics)
+
+
+def _accounts(row: Any, metrics: Mapping[str, Metric]) -> None:
+    """Draw the accounts that clean answers take, by how they are asked."""
+    for axes, encoder in zip(row, ("text", "image"), strict=True):
+        for color, profile in enumerate(("recommended", "b4b-2023")):
+            for line, order in zip(_LINES, ("random", "sharded", "merged"), strict=True):
+                start = f"accounts_{order}.{encoder}.{profile}.n"
+                points = sorted(
+                    (int(name.removeprefix(start)), metric.value)
+                    for name, metric in metrics.items()
+                    if name.startswith(start)
+                )
+                if points:
+                    counts, values = zip(*points, strict=True)
+                    axes.plot(counts, values, f"C{color}{line}o", label=f"{profile}, {order}")
+        axes.set_xlabel("clean answers wanted")
+        if axes.lines:
+            axes.legend(fontsize=7)
+    row[0].set_ylabel("accounts")
+
+
+def _windows(figure: Any, metrics: Mapping[str, Metric]) -> None:
+    """Draw what a customer pays and a thief gets in a year, by the share carried over."""
+    left, right = figure.subplots(1, 2)
+    for axes, family, label in (
+        (left, "paid.{}.drifting.c", "share paid by a drifting customer"),
+        (right, "free_thief.{}.c", "free inputs of a patient thief"),
+    ):
+        for encoder in ("text", "lsa", "image", "patches"):
+            start = family.format(encoder)
+            points = sorted(
+                (int(name.removeprefix(start)), metric.value)
+                for name, metric in metrics.items()
+                if name.startswith(start)
+            )
+            if points:
+                axes.plot(*zip(*points, strict=True), "-o", label=encoder)
+        axes.set_xlabel("percent carried over")
+        axes.set_ylabel(label)
+        if axes.lines:
+            axes.legend(fontsize=7)
+
+
+def _copies(row: Any, metrics: Mapping[str, Metric]) -> None:
     """Draw theft curves without a guard, and the copies behind one, at their budget."""
-    for axes, encoder in zip(figure.subplots(1, 2, sharey=True), ("text", "image"), strict=True):
+    for axes, encoder in zip(row, ("text", "image"), strict=True):
         start = f"theft.{encoder}.none.open.n"
         points = sorted(
             (int(name.removeprefix(start)), metric)
@@ -98,11 +148,12 @@ def _thefts(figure: Any, metrics: Mapping[str, Metric]) -> None:
         axes.set_title(f"builtin:{encoder}")
         axes.set_xlabel("queries; guarded thieves at the right")
         axes.legend(fontsize=6)
-    figure.axes[0].set_ylabel("fidelity of the copy")
+    row[0].set_ylabel("fidelity of the copy")
 
 
 _PICTURES: Mapping[str, Callable[[Any, Mapping[str, Metric]], None]] = {
     "guard-coverage": _signals,
     "guard-figures": _thefts,
+    "guard-windows": _windows,
 }
 """Experiments with a picture."""

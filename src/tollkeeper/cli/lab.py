@@ -148,7 +148,7 @@ def plot_result(
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="SVG file to write.")],
 ) -> None:
-    """Draw a result: guard-coverage or guard-figures."""
+    """Draw a result: guard-coverage, guard-figures or guard-windows."""
     from tollkeeper.bench.experiment import read_result
     from tollkeeper.bench.plots import draw
 
