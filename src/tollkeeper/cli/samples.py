@@ -31,9 +31,9 @@ _AT_MOST = 5000
 
 _EDGE = 0.1
 _FOREIGN = 1 / 3
-"""Share of an account's inputs beyond the sample's edge, where a tenth of its own are. Of the
-built-in text encoder's tasks those that a sample holds stay below a fifth, and those that it
-does not hold are above two fifths."""
+"""Share of an account's inputs beyond the sample's edge, where a tenth of its own are. In trials
+with the built-in encoders tasks that a sample held stayed below a fifth. Beside a sample of one
+narrow task foreign ones were above two thirds; a sample of photographs held most pictures."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
