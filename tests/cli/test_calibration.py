@@ -68,34 +68,90 @@ def test_a_rate_lets_the_widest_pay(cli: Callable[..., Any], files: Path) -> Non
     assert "shop" not in done.err
 
 
+def test_a_sample_too_small_for_its_profile_is_refused(
+    cli: Callable[..., Any], files: Path
+) -> None:
+    """What `serve` would refuse is not written: too few rows, or too few different ones."""
+    np.save(files / "repeats.npy", np.tile(np.load(files / "few.npy"), (12, 1)))
+    for name in ("few", "repeats"):
+        failed = cli("calibrate", files / f"{name}.npy", "-o", files / "x.cal")
+        assert (failed.status, failed.out) == (2, "")
+        assert "at least 256 different embeddings for landmarks, got 100" in failed.err
+        assert not (files / "x.cal").exists()
+    words = ("calibrate", files / "few.npy", "-o", files / "x.cal", "--profile", "cheapest")
+    assert cli(*words).status == 0
+
+
 def test_small_samples_are_warned_of(cli: Callable[..., Any], files: Path) -> None:
-    """Too few for the profile, or too few to be steady: the file is written, and the user told."""
-    done = cli("calibrate", files / "few.npy", "-o", files / "made.cal")
-    assert done.status == 0
-    assert "needs a sample of at least 256 different inputs" in done.err
+    """Too few to be steady, or to compare accounts with: the file is written, and the user told."""
     done = cli("calibrate", files / "shop.npy", "-o", files / "made.cal")
-    assert "a sample of 600 is small" in done.err
-    traffic = ("--traffic", files / "news.npy")
+    assert "a sample of 600 different inputs is small" in done.err
     np.save(files / "half.npy", rows(50, 500))
+    traffic = ("--traffic", files / "news.npy")
     done = cli("calibrate", files / "half.npy", "-o", files / "made.cal", *traffic)
-    assert "cannot be told whether an account is as wide" in done.err
-    failed = cli(
-        "calibrate", files / "few.npy", "-o", files / "x.cal", "--traffic", files / "shop.npy"
-    )
-    assert failed.status == 2
-    assert "at least 256 different embeddings" in failed.err
+    assert done.status == 0
+    assert "to tell whether an account is as wide" in done.err
+
+
+def test_a_sample_says_when_an_account_as_wide_pays(cli: Callable[..., Any], files: Path) -> None:
+    """Without accounts nobody has looked whether customers are narrower than the sample.
+
+    A sample of one narrow task looks like any other, and that task's own customer pays.
+    """
+    np.save(files / "one-task.npy", rows(1, 3000))
+    done = cli("calibrate", files / "one-task.npy", "-o", files / "made.cal", "--json")
+    free = json.loads(done.out)["free_if_as_wide"]
+    assert 215 <= free < 2488  # .84 of 256 landmarks, and fewer than were not kept
+    assert f"an account as wide as this sample pays after {free} inputs" in done.err
+    np.save(files / "shop.npy", rows(1, 600))
+    traffic = ("--traffic", files / "shop.npy")
+    done = cli("calibrate", files / "one-task.npy", "-o", files / "made.cal", *traffic)
+    assert "shop is nearly as wide as the sample" in done.err
+    assert "as wide as this sample pays" not in done.err
+
+
+def test_an_account_that_the_sample_does_not_hold_is_named(
+    cli: Callable[..., Any], files: Path
+) -> None:
+    """What an account asks elsewhere scatters over landmarks that mean nothing there."""
+    np.save(files / "one-task.npy", rows(3, 1200))
+    np.save(files / "same-task.npy", rows(3, 600))
+    traffic = ("--traffic", files / "news.npy", "--traffic", files / "same-task.npy")
+    done = cli("calibrate", files / "one-task.npy", "-o", files / "made.cal", *traffic)
+    assert "news asks what the sample does not hold: 9" in done.err
+    assert "same-task asks" not in done.err
+    done = cli("calibrate", files / "sample.npy", "-o", files / "made.cal", *traffic)
+    assert "asks what the sample does not hold" not in done.err
+
+
+def test_short_accounts_choose_no_knee(cli: Callable[..., Any], files: Path) -> None:
+    """A log of few different inputs ends before its account does: alone refused, else named."""
+    np.save(files / "one.npy", rows(1, 1))
+    np.save(files / "retries.npy", np.tile(rows(2, 20), (50, 1)))
+    short = ("--traffic", files / "one.npy", "--traffic", files / "retries.npy")
+    sample = (files / "sample.npy", "-o", files / "x.cal")
+    failed = cli("calibrate", *sample, *short)
+    assert (failed.status, failed.out) == (2, "")
+    assert "at least 256 different inputs to choose a knee by, got at most 20" in failed.err
     assert not (files / "x.cal").exists()
+    done = cli("calibrate", *sample, *short, "--traffic", files / "shop.npy")
+    assert done.status == 0
+    assert "one has only 1 different inputs" in done.err
+    assert "nearly as wide" not in done.err
 
 
 def test_bad_words_are_one_line(cli: Callable[..., Any], files: Path) -> None:
     """An impossible rate, a plot of nothing, another width."""
+    np.save(files / "nan.npy", np.full((300, 64), np.nan, np.float32))
     np.save(files / "narrow.npy", RNG.standard_normal((300, 8)).astype(np.float32))
     sample = (files / "sample.npy", "-o", files / "x.cal")
     for words, named in (
         (("--plot", files / "p.svg"), "--traffic"),
         (("--traffic", files / "shop.npy", "--false-penalty", "1"), "false-penalty rate"),
         (("--traffic", files / "narrow.npy"), "shape"),
-        (("--traffic", files / "shop.npy", "--profile", "none"), "measures nothing"),
+        (("--traffic", files / "shop.npy", "--profile", "none"), "none has no knee"),
+        (("--traffic", files / "shop.npy", "--profile", "b4b-2023"), "b4b-2023 has no knee"),
+        (("--traffic", files / "nan.npy"), "nan.npy holds NaN"),
     ):
         failed = cli("calibrate", *sample, *words)
         assert (failed.status, failed.out) == (2, ""), words

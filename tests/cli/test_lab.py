@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tollkeeper.encoders.cached import answer_to_probe
 from tollkeeper.encoders.load import load_encoder
 from tollkeeper.gateway.calibrations import read_calibration
 from tollkeeper.guard.calibration import Calibration
@@ -59,11 +61,16 @@ def images(tmp_path: Path) -> Path:
 
 
 def test_calibrating_on_texts(tmp_path: Path, texts: Path, cli: Callable[..., Any]) -> None:
-    """`calibrate` writes what `Calibration.fit` makes of the embedded lines, and says what it is."""
+    """`calibrate` writes what `Calibration.fit` makes of the embedded lines, and says what it is.
+
+    With it goes the encoder's answer to a probe.
+    """
     out = tmp_path / "text.cal"
-    done = cli("calibrate", "--encoder", "builtin:text", texts, "-o", out, "--seed", "3", "--json")
-    clean = load_encoder("builtin:text").embed(TEXTS)
-    fitted = Calibration.fit(clean, rng=np.random.default_rng(3))
+    words = ("--encoder", "builtin:text", "--profile", "cheapest", "--seed", "3", "--json")
+    done = cli("calibrate", texts, "-o", out, *words)
+    encoder = load_encoder("builtin:text")
+    fitted = Calibration.fit(encoder.embed(TEXTS), rng=np.random.default_rng(3))
+    fitted = replace(fitted, probe=answer_to_probe(encoder))
     assert out.read_bytes() == fitted.to_bytes()
     assert read_calibration(out).dim == 384
     assert json.loads(done.out) == {
@@ -71,6 +78,7 @@ def test_calibrating_on_texts(tmp_path: Path, texts: Path, cli: Callable[..., An
         "width": 384,
         "count": 40,
         "feature_std": fitted.feature_std,
+        "free_if_as_wide": None,
     }
 
 
@@ -84,8 +92,10 @@ def test_calibrating_on_embeddings_loads_no_encoder(
         np.save(tmp_path / f"{name}.npy", part)
     files = (tmp_path / "a.npy", tmp_path / "b.npy")
     out = tmp_path / "x.cal"
-    done = cli("calibrate", "--encoder", "http://127.0.0.1:9/v1#down", *files, "-o", out)
+    words = ("--encoder", "http://127.0.0.1:9/v1#down", "--profile", "cheapest")
+    done = cli("calibrate", *files, "-o", out, *words)
     assert done.status == 0
+    assert "made from embeddings alone" in done.err
     expected = Calibration.fit(np.concatenate(parts), rng=np.random.default_rng(0))
     assert out.read_bytes() == expected.to_bytes()
 
@@ -153,7 +163,8 @@ def test_clean_embeddings_are_private(
     encoder = ("--encoder", "builtin:text")
     made = [tmp_path / "x.npy", tmp_path / "x.cal", cache / "embeddings.sqlite3"]
     assert cli("embed", texts, "-o", made[0], *encoder, "--cache-dir", cache).status == 0
-    assert cli("calibrate", texts, "-o", made[1], *encoder).status == 0
+    words = ("--profile", "cheapest", *encoder)
+    assert cli("calibrate", texts, "-o", made[1], *words).status == 0
     assert [file.stat().st_mode & 0o777 for file in made] == [0o600] * 3
     assert cache.stat().st_mode & 0o777 == 0o700
 
@@ -165,7 +176,8 @@ def test_a_file_that_is_there_keeps_its_mode(
     out = tmp_path / "x.cal"
     out.write_bytes(bytes(10**6))
     out.chmod(0o640)
-    assert cli("calibrate", texts, "-o", out, "--encoder", "builtin:text").status == 0
+    words = ("--profile", "cheapest", "--encoder", "builtin:text")
+    assert cli("calibrate", texts, "-o", out, *words).status == 0
     assert out.stat().st_mode & 0o777 == 0o640
     assert read_calibration(out).dim == 384
 

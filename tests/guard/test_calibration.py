@@ -1,5 +1,8 @@
 """Calibrations summarize a sample, survive storage, and refuse bad samples."""
 
+import struct
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -82,7 +85,10 @@ def test_from_arrays_reads_half_precision_samples() -> None:
         (np.full((100, 4), np.inf), "NaN or infinity"),
         (np.ones(100), r"shape \(n, d\), got \(100,\)"),
         (np.ones((100, 0)), r"shape \(n, d\)"),
-        (RNG.standard_normal((31, 4)), "at least 32 embeddings to calibrate on, got 31"),
+        (RNG.standard_normal((31, 4)), "at least 32 different .* got 31; give more"),
+        (np.tile(RNG.standard_normal((31, 4)), (9, 1)), "at least 32 different .* got 31"),
+        (np.ones((0, 4)), "got none"),
+        (RNG.standard_normal((40, 4)) * 1e39, "NaN or infinity"),
         (np.array([["a"] * 3] * 40), "numbers"),
     ],
 )
@@ -92,11 +98,56 @@ def test_unusable_samples_are_refused(sample: NDArray[np.float32], message: str)
         Calibration.fit(sample, rng=np.random.default_rng(0))
 
 
+def test_repeats_count_once() -> None:
+    """A log full of one input says the same as a log without it."""
+    log = np.concatenate([SAMPLE[:60], np.repeat(SAMPLE[:1], 5000, axis=0), SAMPLE[60:]])
+    once, often = (Calibration.fit(rows, rng=np.random.default_rng(0)) for rows in (SAMPLE, log))
+    assert often.to_bytes() == once.to_bytes()
+    assert often.count == 200
+
+
+@pytest.mark.parametrize("knee", [None, 0.0, 0.625])
+def test_a_probe_survives_storage(knee: float | None) -> None:
+    """The answer that an encoder is recognized by is kept, with and without a knee."""
+    fitted = Calibration.fit(SAMPLE, rng=np.random.default_rng(0), keep=5)
+    probed = replace(fitted, knee=knee, probe=SAMPLE[7])
+    again = Calibration.from_bytes(probed.to_bytes())
+    assert again.probe is not None
+    assert np.array_equal(again.probe, SAMPLE[7])
+    assert (again.knee, again.count, again.feature_std) == (knee, 200, fitted.feature_std)
+    assert np.array_equal(again.sample, fitted.sample)
+    assert np.array_equal(again.mean, fitted.mean)
+    assert Calibration.from_bytes(fitted.to_bytes()).probe is None
+
+
+def test_a_probe_must_fit() -> None:
+    """An answer of another width, or one that is no number, is refused."""
+    fitted = Calibration.fit(SAMPLE, rng=np.random.default_rng(0), keep=5)
+    with pytest.raises(CalibrationError, match=r"probe of shape \(6,\), got \(5,\)"):
+        replace(fitted, probe=SAMPLE[7, :5])
+    with pytest.raises(CalibrationError, match="NaN"):
+        replace(fitted, probe=np.full(6, np.nan, np.float32))
+
+
+def test_the_first_form_is_read_to_the_byte() -> None:
+    """A file of the first version, written out here by hand, is read as it always was."""
+    numbers = np.arange(9, dtype="<f4")
+    data = struct.pack("<8sIIQd", b"TKCALIB1", 3, 2, 77, 0.25) + numbers.tobytes()
+    read = Calibration.from_bytes(data)
+    assert (read.dim, read.count, read.feature_std) == (3, 77, 0.25)
+    assert (read.knee, read.probe) == (None, None)
+    assert read.mean.tolist() == [0, 1, 2]
+    assert read.sample.tolist() == [[3, 4, 5], [6, 7, 8]]
+    assert read.to_bytes() == data
+
+
 def test_damaged_bytes_are_refused() -> None:
-    """Cut, foreign and corrupted files do not become calibrations."""
+    """Cut, foreign, newer and corrupted files do not become calibrations."""
     data = Calibration.fit(SAMPLE, rng=np.random.default_rng(0), keep=5).to_bytes()
     with pytest.raises(CalibrationError, match="got something else"):
         Calibration.from_bytes(b"PK\x03\x04" + data)
+    with pytest.raises(CalibrationError, match="newer Tollkeeper"):
+        Calibration.from_bytes(b"TKCALIB9" + data[8:])
     with pytest.raises(CalibrationError, match=f"of {len(data)} bytes, got {len(data) - 1}"):
         Calibration.from_bytes(data[:-1])
     with pytest.raises(CalibrationError, match="NaN"):

@@ -102,6 +102,17 @@ def test_a_sample_of_repeats_is_too_small() -> None:
         Landmarks.choose(KEY, sample, 11)
 
 
+def test_rounding_makes_no_landmarks() -> None:
+    """Rows that differ by rounding alone, and rows on one line, are not different directions."""
+    sample = margins(0, 100)
+    rounded = np.concatenate([sample, sample.astype(np.float16).astype(np.float32)])
+    assert Landmarks.choose(KEY, rounded, 100).count == 100
+    line = margins(0, 300, 1) @ margins(1, 1)
+    for few, found in ((rounded, 100), (line, 2)):
+        with pytest.raises(CalibrationError, match=rf"got {found}; calibrate with more"):
+            Landmarks.choose(KEY, few, 101)
+
+
 def test_a_narrow_account_stays_among_few_landmarks() -> None:
     """Ten times as many inputs on one subject reach fewer landmarks than a broad account."""
     rng = np.random.default_rng(3)

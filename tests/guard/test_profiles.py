@@ -1,6 +1,10 @@
 """Profiles carry the published constants and refuse impossible ones."""
 
 import dataclasses
+import fnmatch
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,8 +12,47 @@ import pytest
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.guard import profiles
 from tollkeeper.guard.noise import Fresh
-from tollkeeper.guard.price import Exponential
+from tollkeeper.guard.price import Exponential, Geometric
 from tollkeeper.guard.transform import DenseAffine
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+EXPERIMENT = re.compile(r"`([a-z0-9]+(?:-[a-z0-9]+)+)`:")
+METRIC = re.compile(r"(?<![\w/.])[a-z]\w*(?:\.[\w*-]+)+")
+
+
+def metrics(experiment: str) -> dict[str, Any]:
+    """Return the committed metrics of an experiment."""
+    found: dict[str, Any] = json.loads((RESULTS / f"{experiment}-cpu.json").read_text())["metrics"]
+    return found
+
+
+def test_sources_of_constants_are_there() -> None:
+    """Every experiment and metric that a comment names is in the committed results."""
+    lines = Path(profiles.__file__).read_text().splitlines()
+    comments = " ".join(line.strip("# ") for line in lines if line.strip().startswith("#"))
+    _, *parts = EXPERIMENT.split(comments)
+    named = [
+        (experiment, metric.rstrip("."))
+        for experiment, text in zip(parts[::2], parts[1::2], strict=True)
+        for metric in METRIC.findall(re.sub(r"\S+/\S+", "", text))
+    ]
+    assert len(named) > 15
+    for experiment, metric in named:
+        assert fnmatch.filter(metrics(experiment), metric), f"{experiment} has no {metric}"
+
+
+def test_the_knee_is_above_the_account_that_chose_it() -> None:
+    """All of Banking77 ends below the knee with every secret of `guard-coverage`."""
+    metric = metrics("guard-coverage")["coverage.text.recommended.narrow.all"]
+    assert metric["interval"][1] < profiles.RECOMMENDED.price.free_until
+
+
+def test_the_last_level_ends_below_the_ceiling() -> None:
+    """Every level of `recommended` has its step before inputs are refused."""
+    price, ceiling = profiles.RECOMMENDED.price, profiles.RECOMMENDED.ceiling
+    assert isinstance(price, Geometric)
+    assert ceiling is not None
+    assert price.knee + price.levels * price.step < ceiling
 
 
 def test_b4b_2023_holds_the_papers_constants() -> None:

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tollkeeper.cli.lab import EncoderSpec, embedded, write
+from tollkeeper.cli.lab import EncoderSpec, embedded, loader, write
 from tollkeeper.cli.options import Config, Json
 from tollkeeper.cli.output import emit, note, table
+from tollkeeper.cli.samples import (
+    SHORT,
+    about_accounts,
+    about_knee,
+    about_sample,
+    different,
+    look,
+)
 from tollkeeper.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from tollkeeper.encoders.base import Encoder
     from tollkeeper.guard.calibration import Calibration
     from tollkeeper.guard.knee import Customer
     from tollkeeper.guard.profiles import Profile
     from tollkeeper.types import Embeddings
-
-_STEADY = 1000
-"""Embeddings from which landmarks are steady from one sample to the next."""
-
-_NEARLY = 0.9
 
 
 def calibrate(
@@ -57,34 +59,87 @@ def calibrate(
 
     from tollkeeper.guard import knee, profiles
     from tollkeeper.guard.calibration import Calibration
+    from tollkeeper.guard.guard import Guard
 
-    if plot is not None and not traffic:
-        raise ConfigurationError("--plot shows accounts: give each with --traffic")
     chosen = profiles.get(profile)
-    sample = embedded(inputs, config, encoder)
+    _refuse_misfits(chosen, traffic=bool(traffic), plot=plot is not None)
+    load = loader(config, encoder)
+    sample = embedded(inputs, load)
     rng = np.random.default_rng(seed)
     fitted = Calibration.fit(sample, rng=rng)
+    Guard(chosen, fitted, secret=bytes(32))  # refuses a sample that is too small for the profile
+    customers: list[Customer] = []
+    accounts = [_account(path, load, dim=fitted.dim) for path in traffic or ()]
+    if accounts:
+        _refuse_short(accounts)
+        customers = knee.follow(chosen, fitted, accounts, rng=rng)
+        fitted = replace(fitted, knee=knee.choose(customers, false_penalty=false_penalty))
+    fitted = replace(fitted, probe=_probe([*inputs, *(traffic or ())], load))
+    sight = look(sample, fitted, chosen, rng=rng)
     made: dict[str, Any] = {
         "file": str(output),
         "width": fitted.dim,
         "count": fitted.count,
         "feature_std": fitted.feature_std,
+        "free_if_as_wide": sight.free,
     }
-    warnings = list(_about_sample(fitted, chosen))
-    if traffic:
-        rows = [(path.stem, embedded([path], config, encoder)) for path in traffic]
-        customers = knee.follow(chosen, fitted, rows, rng=rng)
-        fitted = replace(fitted, knee=knee.choose(customers, false_penalty=false_penalty))
+    if customers:
         made |= _told(customers, fitted, chosen, false_penalty)
-        warnings += _about_traffic(customers, chosen, fitted, sample, false_penalty, rng=rng)
         if plot is not None:
             from tollkeeper.cli.curves import draw
 
             write(plot, draw(customers, knee=fitted.knee or 0.0).encode(), mode=0o666)
     write(output, fitted.to_bytes())
     emit(made, as_json=as_json, prose=_prose)
-    for warning in warnings:
+    for warning in [
+        *about_sample(fitted, sight, accounts=len(accounts)),
+        *about_knee(customers, fitted, chosen, false_penalty),
+        *about_accounts(accounts, customers, sight, fitted),
+    ]:
         note(f"tollkeeper: {warning}")
+
+
+def _refuse_misfits(profile: Profile, *, traffic: bool, plot: bool) -> None:
+    if plot and not traffic:
+        raise ConfigurationError("--plot shows accounts: give each with --traffic")
+    if traffic and profile.with_knee(0.5) is profile:
+        raise ConfigurationError(
+            f"profile {profile.name} has no knee that --traffic could choose; leave it out"
+        )
+
+
+def _probe(paths: Sequence[Path], load: Callable[[], Encoder]) -> Embeddings | None:
+    """Return what a server will recognize the model by; None if no encoder was asked."""
+    if all(path.suffix == ".npy" for path in paths):
+        return None
+    from tollkeeper.encoders.cached import answer_to_probe
+
+    return answer_to_probe(load())
+
+
+def _account(path: Path, load: Callable[[], Encoder], *, dim: int) -> tuple[str, Embeddings]:
+    """Return an account's name and its (n, d) embeddings."""
+    import numpy as np
+
+    rows = embedded([path], load)
+    if rows.ndim != 2 or rows.shape[1] != dim:
+        raise ConfigurationError(
+            f"expected embeddings of shape (n, {dim}) in {path}, as in the sample, got {rows.shape}"
+        )
+    if not np.isfinite(rows).all():
+        raise ConfigurationError(f"{path} holds NaN or infinity; embed its inputs again")
+    return path.stem, rows
+
+
+def _refuse_short(accounts: Sequence[tuple[str, Embeddings]]) -> None:
+    """A knee below which nobody was ever seen to stay would make every customer pay."""
+    longest = max(different(rows) for _, rows in accounts)
+    if longest < SHORT:
+        raise ConfigurationError(
+            f"expected an account of at least {SHORT} different inputs to choose a knee by, got at "
+            f"most {longest}: shorter logs end before their accounts do; give longer ones, or "
+            "leave --traffic out to keep the profile's knee"
+        )
 
 
 def _told(
@@ -112,64 +167,6 @@ def _told(
             for customer in customers
         ],
     }
-
-
-def _about_sample(fitted: Calibration, profile: Profile) -> list[str]:
-    found = []
-    if len(fitted.sample) < profile.landmarks:
-        found.append(
-            f"profile {profile.name} needs a sample of at least {profile.landmarks} different "
-            f"inputs, this one has {len(fitted.sample)}"
-        )
-    elif fitted.count < _STEADY:
-        found.append(
-            f"a sample of {fitted.count} is small: another one would give another knee; "
-            f"{_STEADY:,} or more inputs are steady"
-        )
-    return found
-
-
-def _about_traffic(
-    customers: Sequence[Customer],
-    profile: Profile,
-    fitted: Calibration,
-    sample: Embeddings,
-    false_penalty: float,
-    *,
-    rng: np.random.Generator,
-) -> list[str]:
-    from tollkeeper.guard import knee
-    from tollkeeper.guard.price import Geometric
-
-    found = []
-    if false_penalty * len(customers) < 1:
-        found.append(
-            f"{len(customers)} accounts cannot show a false-penalty rate below "
-            f"{1 / len(customers):.2g}; the knee is just above the widest of them"
-        )
-    kept = {row.tobytes() for row in fitted.sample}
-    # The others: each landmark is nearest to itself, so its own row would tell nothing.
-    others = sample[[row.tobytes() not in kept for row in sample]]
-    if not len(others):
-        found.append(
-            "all of the sample is kept, so that it cannot be told whether an account is as wide "
-            "as the sample; give more inputs"
-        )
-    price = profile.price
-    if isinstance(price, Geometric) and (fitted.knee or 0) + price.levels * price.step > 1:
-        found.append(
-            f"a knee of {fitted.knee:.2f} leaves no room for the price levels above it: the guard "
-            "will hardly slow anyone; leave the widest account out"
-        )
-    for customer in customers if len(others) else ():
-        mix = others[: len(customer.curve)]
-        (broad,) = knee.follow(profile, fitted, [("the sample", mix)], rng=rng)
-        if customer.curve[len(mix) - 1] >= _NEARLY * broad.end:
-            found.append(
-                f"{customer.name} is nearly as wide as the sample: a thief would look the same. "
-                "Widen the sample, or leave the account out and give it an allowance"
-            )
-    return found
 
 
 def _prose(made: dict[str, Any]) -> str:

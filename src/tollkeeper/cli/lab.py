@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -211,7 +212,12 @@ def _embed(
     return np.concatenate([embed(batch) for batch in bar])
 
 
-def embedded(inputs: list[Path], config: Path | None, encoder: str | None) -> Embeddings:
+def loader(config: Path | None, spec: str | None) -> Callable[[], Encoder]:
+    """Return what loads the encoder that is named, when it is first asked for and only then."""
+    return functools.cache(lambda: _load_encoder(config, spec)[0])
+
+
+def embedded(inputs: list[Path], load: Callable[[], Encoder]) -> Embeddings:
     """Return the embeddings (n, d) of files: their own, or an encoder's of what they hold."""
     import numpy as np
 
@@ -220,7 +226,7 @@ def embedded(inputs: list[Path], config: Path | None, encoder: str | None) -> Em
     found = files.read(inputs)
     parts = list(found.embeddings)
     if found.items:
-        loaded, _ = _load_encoder(config, encoder)
+        loaded = load()
         parts.append(_embed(found.items, loaded, loaded.embed))
     try:
         whole: Embeddings = np.concatenate(parts)

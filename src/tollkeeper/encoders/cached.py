@@ -222,6 +222,18 @@ class CachedEncoder:
         return rows
 
 
+def answer_to_probe(encoder: Encoder) -> Row:
+    """Return what an encoder answers to a fixed input of a kind that it accepts: (d,) float32.
+
+    Raises:
+        InputError: from the encoder.
+        EncoderError: from the encoder.
+    """
+    probe = next(_PROBES[kind] for kind in sorted(encoder.accepts))
+    answer: Row = checked(encoder.embed([probe]), n=1, dim=encoder.dim)[0]
+    return answer
+
+
 def fingerprint(encoder: Encoder, spec: str = "") -> bytes:
     """Tell encoders apart: (32,) bytes.
 
@@ -237,9 +249,6 @@ def fingerprint(encoder: Encoder, spec: str = "") -> bytes:
         InputError: from the encoder.
         EncoderError: from the encoder.
     """
-    answer = b""
-    if not isinstance(encoder, Remote):
-        probe = next(_PROBES[kind] for kind in sorted(encoder.accepts))
-        answer = encoder.embed([probe]).tobytes()
+    answer = b"" if isinstance(encoder, Remote) else answer_to_probe(encoder).tobytes()
     known = repr((spec, encoder.name, encoder.dim)).encode()
     return hashlib.blake2b(known + answer, digest_size=32).digest()

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from tollkeeper.encoders.base import Encoder
+from tollkeeper.encoders.cached import answer_to_probe
 from tollkeeper.encoders.load import builtin_calibration_path
 from tollkeeper.errors import CalibrationError, ConfigurationError
 from tollkeeper.guard.calibration import Calibration
+
+SAME_MODEL = 0.1
+"""How far an encoder's answer to the probe may lie from its calibration's, in feature standard
+deviations: more than rounding on another machine, less than the first noise of `recommended`."""
 
 
 def read_calibration(path: Path) -> Calibration:
@@ -19,10 +26,16 @@ def read_calibration(path: Path) -> Calibration:
     """
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
+            # Opened here: of a damaged archive numpy would leave its own file open.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return Calibration.from_arrays(dict(arrays))
         return Calibration.from_bytes(path.read_bytes())
-    except (OSError, ValueError, KeyError, CalibrationError) as error:
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read the calibration file {path}: {error.strerror or error}; expected what "
+            "`tollkeeper calibrate` wrote"
+        ) from error
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, CalibrationError) as error:
         raise ConfigurationError(f"cannot use the calibration file {path}: {error}") from error
 
 
@@ -53,3 +66,26 @@ def calibration_for(spec: str, dim: int, *, given: Path | None, required: bool) 
             f"{dim}; calibrate again"
         )
     return calibration
+
+
+def check_model(calibration: Calibration, encoder: Encoder) -> None:
+    """Return unless the encoder is another one than was calibrated, as far as a probe tells.
+
+    Nothing else shows that a model was swapped for another of the same name and width: its
+    answers look fine, but no tenant's stored embeddings fit them, and sketches mean nothing.
+    A calibration that was made without its encoder, from embeddings, holds no probe.
+
+    Raises:
+        ConfigurationError: its answer to the probe is another.
+        EncoderError: it cannot answer.
+    """
+    if calibration.probe is None:
+        return
+    gap = answer_to_probe(encoder) - calibration.probe
+    moved = float(np.sqrt(np.square(gap, dtype=np.float64).mean())) / calibration.feature_std
+    if moved > SAME_MODEL:
+        raise ConfigurationError(
+            f"the calibration is of another model than {encoder.name} is now: expected answers to "
+            f"one input to be at most {SAME_MODEL} feature standard deviations apart, got "
+            f"{moved:.2g}; restore the former model or its calibration, or calibrate again"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,9 +17,12 @@ from tollkeeper.types import Embeddings
 _MIN_COUNT = 32
 _HEADER = struct.Struct("<8sIIQd")
 """Magic, width d, sample rows m, embeddings counted, feature std; float32 arrays follow."""
-_MAGIC = b"TKCALIB1"
-_MAGIC_WITH_KNEE = b"TKCALIB2"
+_FAMILY = b"TKCALIB"
+_MAGIC = _FAMILY + b"1"
+_MAGIC_WITH_KNEE = _FAMILY + b"2"
 """Then a float64, the knee, follows the header."""
+_MAGIC_WITH_PROBE = _FAMILY + b"3"
+"""Then the knee follows too, NaN for none, and the (d,) probe comes last."""
 _KNEE = struct.Struct("<d")
 
 
@@ -31,9 +35,11 @@ class Calibration:
         feature_std: root mean square of the d per-coordinate standard deviations,
             in the units of the embeddings.
         sample: (m, d) float32 embeddings kept for medians; m may be 0.
-        count: embeddings the statistics were computed from; 0 for `identity`.
+        count: different embeddings the statistics were computed from; 0 for `identity`.
         knee: price signal up to which nothing is paid, chosen from honest traffic; None leaves
             it to the profile.
+        probe: (d,) the encoder's answer to a fixed input, to recognize it by; None where the
+            encoder was not asked.
     """
 
     mean: NDArray[np.float32]
@@ -41,6 +47,7 @@ class Calibration:
     sample: Embeddings
     count: int
     knee: float | None = None
+    probe: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts fit each other."""
@@ -50,7 +57,10 @@ class Calibration:
             raise CalibrationError(
                 f"expected a sample of shape (m, {self.dim}), got {self.sample.shape}"
             )
-        if not (np.isfinite(self.mean).all() and np.isfinite(self.sample).all()):
+        probe = self.mean if self.probe is None else self.probe
+        if probe.shape != self.mean.shape:
+            raise CalibrationError(f"expected a probe of shape ({self.dim},), got {probe.shape}")
+        if not all(np.isfinite(part).all() for part in (self.mean, self.sample, probe)):
             raise CalibrationError("the calibration holds NaN or infinity; fit it again")
         if self.knee is not None and not 0 <= self.knee <= 1:
             raise CalibrationError(f"expected a knee in [0, 1], got {self.knee}")
@@ -68,21 +78,29 @@ class Calibration:
     def fit(cls, embeddings: Embeddings, *, rng: np.random.Generator, keep: int = 512) -> Self:
         """Summarize a provider's own sample of ordinary inputs.
 
+        Rows that repeat count once: a log full of one health check would otherwise put the
+        middle of the space there and take the spread away.
+
         Args:
-            embeddings: (n, d), n at least 32.
+            embeddings: (n, d), at least 32 different ones.
             rng: chooses the rows that are kept.
             keep: at most this many rows are kept for the medians.
 
         Raises:
             CalibrationError: wrong shape, too few rows, NaN or infinity, or no variation.
         """
-        rows = _checked(embeddings)
+        rows = _different(_checked(embeddings))
         mean = rows.mean(axis=0, dtype=np.float64)
         feature_std = float(np.sqrt(rows.var(axis=0, dtype=np.float64).mean()))
         # Relative to the size of the numbers: a constant column leaves rounding residue.
         if feature_std <= 1e-6 * float(np.abs(rows).max()):
             raise CalibrationError(
                 "expected embeddings that differ, got a constant; give different inputs"
+            )
+        if len(rows) < _MIN_COUNT:
+            raise CalibrationError(
+                f"expected at least {_MIN_COUNT} different embeddings to calibrate on, got "
+                f"{len(rows)}; give more inputs"
             )
         chosen = np.sort(rng.permutation(len(rows))[:keep])
         return cls(mean.astype(np.float32), feature_std, rows[chosen], len(rows))
@@ -125,10 +143,14 @@ class Calibration:
     def to_bytes(self) -> bytes:
         """Return a self-describing form that `from_bytes` reads, 28 + 4 d (m + 1) bytes or so."""
         magic = _MAGIC if self.knee is None else _MAGIC_WITH_KNEE
+        parts = [self.mean, self.sample]
+        if self.probe is not None:
+            magic = _MAGIC_WITH_PROBE
+            parts.append(self.probe)
         header = _HEADER.pack(magic, self.dim, len(self.sample), self.count, self.feature_std)
-        if self.knee is not None:
-            header += _KNEE.pack(self.knee)
-        return header + self.mean.astype("<f4").tobytes() + self.sample.astype("<f4").tobytes()
+        if magic != _MAGIC:
+            header += _KNEE.pack(math.nan if self.knee is None else self.knee)
+        return header + b"".join(part.astype("<f4").tobytes() for part in parts)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -138,20 +160,28 @@ class Calibration:
             CalibrationError: not a calibration, cut short, or damaged.
         """
         magic = data[: len(_MAGIC)]
-        least = _HEADER.size + (_KNEE.size if magic == _MAGIC_WITH_KNEE else 0)
-        if len(data) < least or magic not in {_MAGIC, _MAGIC_WITH_KNEE}:
+        start = _HEADER.size + (0 if magic == _MAGIC else _KNEE.size)
+        if len(data) < start or not magic.startswith(_FAMILY):
             raise CalibrationError("expected a calibration file, got something else; fit it again")
+        if magic not in {_MAGIC, _MAGIC_WITH_KNEE, _MAGIC_WITH_PROBE}:
+            raise CalibrationError(
+                "a newer Tollkeeper wrote this calibration; upgrade or fit it again"
+            )
         _, dim, kept, count, feature_std = _HEADER.unpack_from(data)
-        knee, start = None, _HEADER.size
-        if magic == _MAGIC_WITH_KNEE:
-            (knee,), start = _KNEE.unpack_from(data, start), start + _KNEE.size
-        expected = start + 4 * dim * (kept + 1)
+        rows = 1 + kept + (magic == _MAGIC_WITH_PROBE)
+        expected = start + 4 * dim * rows
         if len(data) != expected:
             raise CalibrationError(
                 f"expected a calibration of {expected} bytes, got {len(data)}; fit it again"
             )
-        numbers = np.frombuffer(data, "<f4", offset=start).astype(np.float32)
-        return cls(numbers[:dim], feature_std, numbers[dim:].reshape(kept, dim), count, knee)
+        numbers = np.frombuffer(data, "<f4", offset=start).astype(np.float32).reshape(rows, dim)
+        knee: float | None = None
+        if magic != _MAGIC:
+            (knee,) = _KNEE.unpack_from(data, _HEADER.size)
+        if magic != _MAGIC_WITH_PROBE:
+            return cls(numbers[0], feature_std, numbers[1:], count, knee)
+        knee = None if knee is None or math.isnan(knee) else knee
+        return cls(numbers[0], feature_std, numbers[1:-1], count, knee, numbers[-1])
 
     def thresholds(self, hyperplanes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return where to split each projection so that half of the sample lies on each side.
@@ -173,15 +203,22 @@ class Calibration:
 def _checked(embeddings: Embeddings) -> Embeddings:
     """Return a sample as (n, d) float32, or say what is wrong with it."""
     try:
-        rows = np.array(embeddings, dtype=np.float32)
+        with np.errstate(over="ignore"):  # too large becomes infinity, refused below
+            rows = np.array(embeddings, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise CalibrationError(f"expected a sample of numbers: {error}") from error
     if rows.ndim != 2 or rows.shape[1] < 1:
         raise CalibrationError(f"expected a sample of shape (n, d), got {rows.shape}")
-    if len(rows) < _MIN_COUNT:
-        raise CalibrationError(
-            f"expected at least {_MIN_COUNT} embeddings to calibrate on, got {len(rows)}"
-        )
+    if not len(rows):
+        raise CalibrationError("expected a sample of inputs, got none")
     if not np.isfinite(rows).all():
         raise CalibrationError("the sample holds NaN or infinity; embed the inputs again")
     return rows
+
+
+def _different(rows: Embeddings) -> Embeddings:
+    """Return (n, d) rows without those that repeat an earlier one."""
+    first: dict[bytes, int] = {}
+    for index, row in enumerate(rows):
+        first.setdefault(row.tobytes(), index)
+    return rows[list(first.values())]

@@ -23,6 +23,10 @@ from tollkeeper.errors import CalibrationError
 from tollkeeper.guard import draws
 from tollkeeper.guard.planes import ROUNDING
 
+_APART = 1 - 1e-6
+"""Directions of a larger cosine are one landmark: an embedding that was rounded in two ways, as
+float16 upstreams do, or embeddings that all lie on one line."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Landmarks:
@@ -50,11 +54,12 @@ class Landmarks:
         lengths = np.linalg.norm(margins.astype(np.float64), axis=1)
         there = lengths > 0
         directions = (margins[there] / lengths[there, None]).astype(np.float32)
-        different = np.unique(directions, axis=0)
+        different = _apart(np.unique(directions, axis=0))
         if len(different) < count:
             raise CalibrationError(
                 f"expected a calibration with at least {count} different embeddings for "
-                f"landmarks, got {len(different)}; calibrate with more inputs"
+                f"landmarks, got {len(different)}; calibrate with more inputs; repeats do "
+                "not count"
             )
         chosen = different[draws.permutation(key, len(different))[:count]]
         return cls(np.ascontiguousarray(chosen.T))
@@ -91,3 +96,10 @@ class Landmarks:
         for row in np.flatnonzero(close):
             nearest[row] = (exact(int(row)) @ self.directions).argmax()
         return nearest
+
+
+def _apart(directions: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return (m, h) unit rows without those that nearly repeat an earlier one."""
+    exact = directions.astype(np.float64)
+    cosines = np.triu(exact @ exact.T, 1)
+    return directions[(cosines <= _APART).all(axis=0)]

@@ -1,4 +1,8 @@
-"""Guard profiles: named sets of constants, each with its source."""
+"""Guard profiles: named sets of constants, each with its source.
+
+A source in backquotes is an experiment and its metrics, in `benchmarks/results/*-cpu.json`.
+Where no run chose a constant, its comment says what it rests on.
+"""
 
 from __future__ import annotations
 
@@ -107,67 +111,92 @@ class Profile:
 B4B_2023: Final = Profile(
     name="b4b-2023",
     version=1,
-    # 20 projections of 12 random signs, 4,096 buckets each: paper section 3.1, and
-    # `end2end-stealing/buckets.py` of the released code.
+    # 20 projections of 12 random signs, 4,096 buckets each: `end2end-stealing/buckets.py` of
+    # the released code, and paper section 3.1.
     tables=20,
     bits=12,
+    # The released code draws standard normal ones.
     planes=Gaussian(),
     # The code hashes the victim's raw outputs.
     centered=False,
-    # λ = 1e-6, α = 1, β = 80 %: the paper's figure of the cost function (section 3.2). The
-    # released scripts run λ = 1e-7 and the code's defaults say α = 0.8.
+    # λ = 1e-6, α = 1, β = 80 %: the paper's figure of the cost function, recalled and not
+    # checked against its text. The released scripts run λ = 1e-7; the code's defaults say
+    # λ = 1e-6, α = 0.8.
     price=Exponential(flatness=1e-6, level=1.0, target=0.80),
+    # The code adds noise in the units of the embeddings, fresh for every answer, and does not
+    # rescale what comes out.
     in_feature_std=False,
     noise=Fresh(),
     keeps_norm=False,
     # The end-to-end experiment's dense "affine". There the first account is untransformed
     # and extra accounts are transformed; a service cannot tell which is which, so here
-    # every tenant has its own. `dataclasses.replace` selects the remap study's families.
+    # every tenant has its own (docs/decisions/0009). `dataclasses.replace` selects the remap
+    # study's families.
     transform=DenseAffine(),
 )
 
 RECOMMENDED: Final = Profile(
     name="recommended",
     version=2,
-    # As B4B; they tell new inputs from old ones and one pool from another. A sketch is 11,296
-    # bytes with landmarks and samples.
+    # No run chose them: they are B4B's. They tell new inputs from old ones and one pool from
+    # another; with landmarks and samples a sketch takes 11,296 bytes (tests/guard/test_guard.py).
     tables=20,
     bits=12,
-    # Fewer operations than the dense product (docs/decisions/0010), same collisions
-    # (tests/guard/test_planes.py).
+    # Fewer operations than the dense product (`guard-speed`: admit_over_projection.*,
+    # docs/decisions/0010), same collisions (tests/guard/test_planes.py).
     planes=Rotated(),
+    # Raw features of an image encoder share few buckets, so that most new inputs would pass for
+    # old ones (`b4b-coverage`: coverage.image.raw.*, coverage.image.centered.*); text hardly
+    # cares. Landmarks are directions, and need a middle.
     centered=True,
     # The price reads the share of landmarks visited: at one honest ceiling a broad account gets
-    # a fraction of the free inputs that plain coverage gives it (docs/decisions/0018 and
-    # `guard-figures`: free_at_ceiling.*). More than 256 separate no better and cost time, fewer
-    # are filled by a narrow task's stray inputs.
+    # a fraction of the free inputs that shares of buckets give it, on every encoder tried but
+    # `patches`, where raw buckets give fewer still (`guard-figures`:
+    # free_at_ceiling.*.landmarks256.*, free_at_ceiling.*.buckets.*,
+    # free_at_ceiling.*.raw_buckets.*, docs/decisions/0018). 128 give the text encoder's thief
+    # more, the other three about the same; 384 differ by less than their intervals, for a
+    # larger product (free_at_ceiling.*.landmarks128.*, free_at_ceiling.*.landmarks384.*).
     landmarks=256,
     # Knee: an account that asks all of Banking77 ends below it with each of 20 secrets
-    # (`guard-coverage`: coverage.text.recommended.narrow.all); `tollkeeper calibrate --traffic`
-    # chooses another from a provider's own customers.
-    # First level and growth: paying starts softly and bites at the second level
-    # (`guard-coverage`: recall10_at_level.*.recommended.l*). Growth by 4, and not by 2, leaves
-    # three quarters of the noise in the best combination of near-duplicates over all levels
-    # (tests/guard/test_field.py).
-    # Step: the last level begins just below the ceiling; a broad account that goes on passes a
-    # level every few dozen inputs.
+    # (`guard-coverage`: coverage.text.recommended.narrow.all), with the calibration that is
+    # shipped. Image tasks had no say: two classes of CIFAR-10 cross it with some secrets
+    # (coverage.image.recommended.two_classes.all). `tollkeeper calibrate --traffic` chooses
+    # another from a provider's own customers.
+    # First: between a twentieth and an eighth of the neighbors change at .1 and .2 of white noise
+    # (`noise-sweep`: recall10.*.s0.1, recall10.*.s0.2), so paying starts softly; it bites at the second level (`guard-coverage`:
+    # recall10_at_level.*.recommended.*).
+    # Growth: 4, and not 2, leaves three quarters of the noise in the best combination of
+    # near-duplicates over all levels (tests/guard/test_field.py).
+    # Step and levels: arithmetic, no run. Four levels of .03 above the knee end just below the
+    # ceiling; a broad account is at the first to third by 1,000 inputs, at the last by 3,000
+    # (`guard-coverage`: coverage.*.recommended.broad.n1000,
+    # coverage.*.recommended.broad.n3000).
     price=Geometric(knee=0.84, first=0.125, step=0.03, levels=4, growth=4.0),
+    # One absolute scale is ruin for the text encoder's customers and hardly felt by the image
+    # encoder's (`guard-figures`: recall10.*.b4b-2023.*).
     in_feature_std=True,
-    # Shared by near-duplicates and shaped like the embeddings (docs/decisions/0019).
+    # Shared by near-duplicates and shaped like the embeddings (`guard-figures`:
+    # noise_left.*.field.*, docs/decisions/0019).
     noise=Field(),
+    # No run: law 6, nothing about an answer tells the scale of its noise
+    # (tests/guard/test_guard.py).
     keeps_norm=True,
+    # An isometry, so that customers keep their neighbors (`guard-figures`:
+    # recall10.*.recommended.*, docs/decisions/0008).
     transform=Orthogonal(),
-    # After the last level: an account that has been nearly everywhere gets nothing new.
+    # No run: where the last level has had its step, .84 + 4 x .03, and a little. What it costs
+    # wide customers: `guard-figures`: honest_ceiling.*.recommended.*.
     ceiling=0.97,
-    # A share of 1/32 is seen in 8 of them on average, and a sketch with the transform's secrets
-    # stays within 16 KB (tests/guard/test_guard.py); `guard-pools` measures what they tell.
+    # No run chose 256: a share of 1/32 is seen in 8 of them on average, and a sketch with the
+    # transform's secrets stays within 16 KB (tests/guard/test_guard.py). What they tell:
+    # `guard-pools`: shared.*.
     samples=256,
 )
 
 CHEAPEST: Final = Profile(
     name="cheapest",
     version=1,
-    # Small enough that a test reaches every level with a few dozen inputs.
+    # No run: small enough that a test reaches every level with a few dozen inputs.
     tables=4,
     bits=6,
     planes=Rotated(),
