@@ -21,6 +21,8 @@ THEFT = [
     "cont-steal",
     "rda",
     "guard-figures",
+    "guard-pools",
+    "guard-windows",
 ]
 
 

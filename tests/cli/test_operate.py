@@ -53,7 +53,7 @@ def test_revoking_twice_is_fine_and_keeps_the_time(tmp_path: Path, cli: Callable
 
 
 def test_standing_changes_are_shown(tmp_path: Path, cli: Callable[..., Any]) -> None:
-    """Grant, suspend, resume and link print the tenant as it is afterwards."""
+    """Grant, suspend, resume, link and unlink print the tenant as it is afterwards."""
     where = ("--data-dir", tmp_path, "--json")
     for name in ("acme", "bolt"):
         cli("keys", "create", "--tenant", name, *where)
@@ -65,8 +65,10 @@ def test_standing_changes_are_shown(tmp_path: Path, cli: Callable[..., Any]) -> 
     assert change("grant", "acme", "--inputs", "500")["budget"] == 500
     assert change("suspend", "acme")["suspended"] is True
     assert change("resume", "acme")["suspended"] is False
-    assert change("link", "acme", "bolt")["pool"] == "acme"
-    assert change("show", "bolt")["pool"] == "acme"
+    assert change("link", "acme", "bolt")["pool"] == "acme/1"
+    assert change("show", "bolt")["pool"] == change("show", "acme")["pool"]
+    assert change("unlink", "bolt")["pool"] == "bolt"
+    assert change("pardon", "acme")["pool"] == "acme"
 
 
 def test_records_are_listed_and_pruned(tmp_path: Path, cli: Callable[..., Any]) -> None:
@@ -110,6 +112,10 @@ def test_records_are_listed_and_pruned(tmp_path: Path, cli: Callable[..., Any]) 
         ("tenants", "show", "nobody"),
         ("tenants", "suspend", "nobody"),
         ("tenants", "link", "acme", "nobody"),
+        ("tenants", "link", "acme", "acme"),
+        ("tenants", "unlink", "acme"),
+        ("tenants", "pardon", "nobody"),
+        ("tenants", "overlaps"),
         ("tenants", "grant", "acme", "--inputs", "-1"),
         ("keys", "revoke", "key_unknown"),
         ("keys", "create", "--tenant", ""),

@@ -18,6 +18,7 @@ import pytest
 
 from tollkeeper.errors import ConflictError, LedgerError
 from tollkeeper.ledger.base import (
+    Beside,
     Changes,
     GroupCommits,
     KeepsKeys,
@@ -348,6 +349,44 @@ def check_remembers_the_first_value(ledger: AnyLedger) -> None:
     assert ledger.remember("fact", "one") == "one"
     assert ledger.remember("fact", "two") == "one"
     assert ledger.remember("other", "two") == "two"
+    assert ledger.recall("fact") == "one"
+    assert ledger.recall("nothing") is None
+
+
+def check_entries_change_together_or_not_at_all(ledger: AnyLedger) -> None:
+    """A commit with others beside it changes all of them, and none if one has moved on."""
+    beside = [Beside("b", b"own", 0, 1.5, 2), Beside("c", b"third", 0, 0.0, 0)]
+    (done,) = ledger.submit([Submission("a", [RECORD], b"joint", 0, beside)])
+    assert done.result() == Entry("a", 1, b"joint", RECORD.charge, RECORD.inputs)
+    assert ledger.read("b") == Entry("b", 1, b"own", 1.5, 2)
+    assert ledger.read("c") == Entry("c", 1, b"third")
+    late = Submission("a", [RECORD], b"x", 1, [Beside("b", b"x", 0, 1.0, 1)])
+    (refused,) = ledger.submit([late])
+    with pytest.raises(ConflictError) as conflict:
+        refused.result()
+    assert (conflict.value.expected, conflict.value.found) == (0, 1)
+    assert ledger.read("a") == done.result()
+    assert len(list(ledger.records())) == 1
+    # In one group, the second builds on what the first left.
+    group = [
+        Submission("a", [RECORD], b"2", 1, [Beside("b", b"2", 1, 1.0, 1)]),
+        Submission("b", [RECORD], b"3", 2),
+        Submission("a", [RECORD], b"4", 1),
+    ]
+    first, second, third = ledger.submit(group)
+    assert first.result().version == 2
+    assert second.result() == ledger.read("b") == Entry("b", 3, b"3", 4.5, 6)
+    with pytest.raises(ConflictError):
+        third.result()
+
+
+def check_an_entry_is_changed_once_by_a_commit(ledger: AnyLedger) -> None:
+    """A commit that names an entry twice, or would lower a total, is refused whole."""
+    for beside in (Beside("a", b"", 0, 0.0, 0), Beside("b", b"", 0, -1.0, 0)):
+        (refused,) = ledger.submit([Submission("a", [RECORD], b"", 0, [beside])])
+        with pytest.raises(LedgerError):
+            refused.result()
+    assert ledger.read("a") == Entry("a")
 
 
 def check_with_statement_closes(ledger: AnyLedger) -> None:

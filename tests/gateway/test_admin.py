@@ -60,9 +60,29 @@ def test_tenants_and_records(live: Any) -> None:
     assert live.admin("GET", "/records", params={"tenant": "nobody"}).json() == []
 
 
+def test_linking_over_http(live: Any) -> None:
+    """Tenants are linked, parted and pardoned here too; pairs that asked the same are listed."""
+    keys = {name: live.admin("POST", "/keys", json={"tenant": name}).json()["key"] for name in "ab"}
+    for key in keys.values():
+        live.embed([f"text {i}" for i in range(40)], key=key)
+    (pair,) = live.admin("GET", "/overlaps").json()
+    assert (pair["first"], pair["second"], pair["shared"]) == ("a", "b", 1.0)
+    assert live.admin("POST", "/tenants/a/link", json={"with": "b"}).status_code == 200
+    assert live.admin("GET", "/tenants/b").json()["pool"] == "a/1"
+    assert live.admin("POST", "/tenants/b/unlink").status_code == 200
+    tenant = live.admin("GET", "/tenants/b").json()
+    assert tenant["pool"] == "b"
+    assert tenant["coverage"] == tenant["alone"] > 0
+    assert live.admin("POST", "/tenants/b/pardon").status_code == 200
+    assert live.admin("GET", "/tenants/b").json()["coverage"] == 0
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
+        ("POST", "/tenants/default/link", {}),
+        ("POST", "/tenants/default/link", {"with": "default"}),
+        ("POST", "/tenants/default/unlink", None),
         ("POST", "/keys", {}),
         ("POST", "/keys", {"tenant": ""}),
         ("POST", "/keys", {"tenant": "a\nb"}),

@@ -11,10 +11,12 @@ import pytest
 from tollkeeper.errors import ConfigurationError, ConflictError, LedgerError, UnknownNameError
 from tollkeeper.gateway import server
 from tollkeeper.gateway.asks import Ask
-from tollkeeper.gateway.operator import DAY_S, LINKS, SETTLE_S, Operator
+from tollkeeper.gateway.links import LINKS, SETTLE_S
+from tollkeeper.gateway.operator import Operator
 from tollkeeper.gateway.pools import Deployment
 from tollkeeper.gateway.settings import Settings
 from tollkeeper.guard.calibration import Calibration
+from tollkeeper.guard.windows import DAY_S
 from tollkeeper.testing.encoders import hash_encoder
 from tollkeeper.types import Account
 
@@ -59,7 +61,7 @@ def test_link_unites_sketches_and_spend(parts: Any) -> None:
     operator.link("b", "c")
     operator.link("a", "b")
     reports = {report.name: report for report in operator.tenants()}
-    assert {report.pool for report in reports.values()} == {"a"}
+    assert {report.pool for report in reports.values()} == {"a/1"}
     guard = gateway.service.guard
     union = guard.admit(
         guard.empty(),
@@ -70,7 +72,7 @@ def test_link_unites_sketches_and_spend(parts: Any) -> None:
     assert reports["b"].coverage == pytest.approx(guard.fraction(union.sketch))
     assert reports["c"].queries == 5
     before = reports["a"].spent
-    asks(gateway, "b", "a", ["1", "2", "3", "4"])
+    asks(gateway, "b", "a/1", ["1", "2", "3", "4"])
     assert operator.tenant("a").spent == before
 
 
@@ -116,7 +118,7 @@ def test_link_waits_for_the_servers_and_adds_what_came_in_late(
     assert SETTLE_S > 2 * server.STANDING_POLL_S
     assert operator.tenant("a").queries == operator.tenant("b").queries == 4
     before = operator.tenant("a")
-    asks(gateway, "a", "a", ["2", "3", "4"])
+    asks(gateway, "a", "a/1", ["2", "3", "4"])
     after = operator.tenant("a")
     assert (after.spent, after.coverage) == (before.spent, before.coverage)
 
@@ -137,7 +139,7 @@ def test_a_repeated_link_counts_nothing_twice(parts: Any) -> None:
     assert not list(operator.records(tenant=LINKS))
 
 
-@pytest.mark.parametrize("survived", range(4))
+@pytest.mark.parametrize("survived", range(5))
 def test_a_link_that_died_is_finished_by_repeating_it(
     parts: Any, monkeypatch: Any, survived: int
 ) -> None:
@@ -165,8 +167,9 @@ def test_a_link_that_died_is_finished_by_repeating_it(
             operator.link("a", "c")
     operator.link("a", "c")
     reports = operator.tenants()
-    assert {(report.pool, report.queries) for report in reports} == {("a", 3)}
-    asks(gateway, "a", "a", ["1", "2", "3"])
+    (pool,) = {report.pool for report in reports}
+    assert {report.queries for report in reports} == {3}
+    asks(gateway, "a", pool, ["1", "2", "3"])
     assert operator.tenant("c").spent == reports[0].spent
 
 

@@ -94,5 +94,5 @@ def test_loading_reads_what_was_stored() -> None:
     sketch = admit().sketch
     assert np.array_equal(CHEAP.load(sketch.tobytes()), sketch)
     assert not CHEAP.load(b"").any()
-    with pytest.raises(GuardError, match="32 bytes"):
+    with pytest.raises(GuardError, match="160 bytes"):
         CHEAP.load(bytes(31))

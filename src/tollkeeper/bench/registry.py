@@ -20,6 +20,8 @@ _LAB = (
     "theft.cont_steal_bench",
     "theft.rda_bench",
     "figures.guard_figures",
+    "figures.guard_pools",
+    "figures.guard_windows",
 )
 """Modules with an experiment that needs the lab tools, most of them."""
 

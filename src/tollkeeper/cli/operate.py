@@ -16,6 +16,7 @@ from tollkeeper.cli.output import emit, table
 from tollkeeper.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from tollkeeper.gateway.links import Overlap
     from tollkeeper.gateway.operator import Operator
     from tollkeeper.types import KeyInfo
 
@@ -34,7 +35,17 @@ _TENANT_COLUMNS = (
     "spent",
     "queries",
     "coverage",
+    "alone",
     "noise_scale",
+)
+_OVERLAP_COLUMNS = (
+    "first",
+    "second",
+    "shared",
+    "seen",
+    "coverage_first",
+    "coverage_second",
+    "united",
 )
 _RECORD_COLUMNS = (
     "at",
@@ -47,6 +58,7 @@ _RECORD_COLUMNS = (
     "noise_scale",
     "profile",
     "shadow",
+    "request_id",
 )
 
 
@@ -215,6 +227,57 @@ def link(
         _emit_tenant(operator, second, as_json=as_json)
 
 
+@tenants.command("unlink")
+def unlink(
+    name: TenantName,
+    *,
+    data_dir: DataDir = None,
+    ledger: Ledger = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Undo a link: charge a tenant on what it asked itself, before and since."""
+    with _operator(config, data_dir, ledger) as operator:
+        operator.unlink(name)
+        _emit_tenant(operator, name, as_json=as_json)
+
+
+@tenants.command("pardon")
+def pardon(
+    name: TenantName,
+    *,
+    data_dir: DataDir = None,
+    ledger: Ledger = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Forget what a tenant covered; what it was charged stays."""
+    with _operator(config, data_dir, ledger) as operator:
+        operator.pardon(name)
+        _emit_tenant(operator, name, as_json=as_json)
+
+
+@tenants.command("overlaps")
+def overlaps(
+    *,
+    above: Annotated[
+        float, typer.Option("--above", min=0, max=1, help="Smallest share of common inputs.")
+    ] = 0.0,
+    link_them: Annotated[
+        bool, typer.Option("--link", help="Link those pairs, unless they were unlinked before.")
+    ] = False,
+    data_dir: DataDir = None,
+    ledger: Ledger = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """List pairs of tenants that asked the same, and what they would cover as one."""
+    with _operator(config, data_dir, ledger) as operator:
+        pairs = operator.link_overlapping(above) if link_them else operator.overlaps()
+    rows = [_pair(pair) for pair in pairs if pair.shared >= above]
+    emit(rows, as_json=as_json, prose=lambda rows: table(rows, _OVERLAP_COLUMNS))
+
+
 @records.command("list")
 def list_records(
     *,
@@ -264,6 +327,12 @@ def show_config(
 def _emit_tenant(operator: Operator, name: str, *, as_json: bool) -> None:
     report = asdict(operator.tenant(name))
     emit(report, as_json=as_json, prose=lambda report: table([report], _TENANT_COLUMNS))
+
+
+def _pair(pair: Overlap) -> dict[str, Any]:
+    row = asdict(pair)
+    row["coverage_first"], row["coverage_second"] = row.pop("coverage")
+    return row
 
 
 def _public(key: KeyInfo) -> dict[str, Any]:

@@ -91,6 +91,7 @@ class _Handlers:
             Route("/tenants", self.tenants),
             Route("/tenants/{name}", self.tenants),
             Route("/tenants/{name}/{action}", self.change_tenant, methods=["POST"]),
+            Route("/overlaps", self.overlaps),
             Route("/keys", self.keys),
             Route("/keys", self.create_key, methods=["POST"]),
             Route("/keys/{key_id}", self.revoke_key, methods=["DELETE"]),
@@ -117,14 +118,22 @@ class _Handlers:
             return JSONResponse([asdict(row) for row in found])
         return JSONResponse(asdict(await run_in_threadpool(self._operator.tenant, name)))
 
+    async def overlaps(self, _: Request) -> Response:
+        """Pairs of tenants that asked the same."""
+        found = await run_in_threadpool(self._operator.overlaps)
+        return JSONResponse([asdict(pair) for pair in found])
+
     async def change_tenant(self, request: Request) -> Response:
-        """Suspend, resume or grant."""
+        """Suspend, resume, grant, link, unlink or pardon."""
         body = await _json(request)
         name = request.path_params["name"]
         actions: dict[str, Callable[[], object]] = {
             "suspend": lambda: self._operator.suspend(name),
             "resume": lambda: self._operator.resume(name),
             "grant": lambda: self._operator.grant(name, _number(body, "inputs")),
+            "link": lambda: self._operator.link(name, _text(body, "with")),
+            "unlink": lambda: self._operator.unlink(name),
+            "pardon": lambda: self._operator.pardon(name),
         }
         action = actions.get(request.path_params["action"])
         if action is None:
@@ -191,6 +200,13 @@ def _number(body: Mapping[str, Any], name: str) -> float:
         return _finite(value)
     except (ValueError, OverflowError) as error:
         raise HTTPException(400, f"expected a finite number in `{name}`") from error
+
+
+def _text(body: Mapping[str, Any], name: str) -> str:
+    value = body.get(name)
+    if not isinstance(value, str):
+        raise HTTPException(400, f'expected {{"{name}": "<tenant>"}}')
+    return value
 
 
 def _finite(value: str | float) -> float:

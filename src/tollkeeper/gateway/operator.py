@@ -6,13 +6,17 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Protocol
 
-from tollkeeper.errors import ConfigurationError, ConflictError, UnknownNameError
+import numpy as np
+
+from tollkeeper.errors import ConfigurationError, UnknownNameError
+from tollkeeper.gateway.archive import Archive
 from tollkeeper.gateway.auth import KeyRing
+from tollkeeper.gateway.links import Links, Overlap
 from tollkeeper.gateway.pools import Deployment, pool_key
 from tollkeeper.guard import profiles
-from tollkeeper.guard.reading import SketchReader
+from tollkeeper.guard.windows import DAY_S
 from tollkeeper.ledger.base import (
     Changes,
     GroupCommits,
@@ -25,12 +29,6 @@ from tollkeeper.ledger.retention import Prunes
 from tollkeeper.types import Entry, KeyInfo, Record, Tenant
 
 MAX_NAME = 200
-MAX_ATTEMPTS = 50
-SETTLE_S: Final = 1.0
-"""By then running servers have noticed, at their second look, that a tenant moved."""
-LINKS: Final = "operator/link"
-"""Whose records links are: no tenant can be called so, and they are found by an index."""
-DAY_S: Final = 86_400.0
 
 
 class Store(Ledger, GroupCommits, KeepsKeys, KeepsTenants, Changes, Remembers, Prunes, Protocol):
@@ -54,6 +52,7 @@ class TenantReport:
         queries: inputs answered to the pool.
         coverage: fraction of the embedding space the pool has visited, in [0, 1];
             None when the running profile keeps no coverage.
+        alone: the same of what the tenant asked itself; differs where tenants are linked.
         noise_scale: what new answers of the pool would carry now, in feature-std units
             or absolute, as the profile counts.
         note: the operator's text.
@@ -66,6 +65,7 @@ class TenantReport:
     spent: float
     queries: int
     coverage: float | None
+    alone: float | None
     noise_scale: float | None
     note: str
 
@@ -89,7 +89,14 @@ class Operator:
         self._clock = clock
         self._sleep = sleep
         profile = profiles.get(deployment.profile if deployment else "none")
-        self._reader = SketchReader(profile.with_knee(deployment.knee if deployment else None))
+        self._profile = profile.with_knee(deployment.knee if deployment else None)
+        self._version = f"{profile.name}/{profile.version}"
+        self._tracks = profile.tables > 0
+        self._archive = Archive(
+            profile.layout,
+            deployment.windows if deployment else None,
+            deployment.fingerprint if deployment else "",
+        )
 
     def create_key(self, tenant: str) -> tuple[str, KeyInfo]:
         """Make a key; see `KeyRing.create`.
@@ -156,104 +163,63 @@ class Operator:
         self._store.update_tenant(replace(tenant, budget=budget))
 
     def link(self, first: str, second: str) -> None:
-        """Charge two tenants, and all linked to the second, on the first one's pool.
+        """Charge two tenants, and all linked to either, as one; see `Links.link`.
 
-        The pool's new state is the union of both sketches and the sum of both spends under
-        the running guard. A running server follows within a second; what it answered on the
-        old pool meanwhile is added at the end. What takes longer (a slow encoder) is added
-        by a further link of the same tenants: repeating a link counts nothing twice, and
-        finishes one that was interrupted.
+        A running server follows within a second; what it answered on the old pools meanwhile
+        is added at the end. What takes longer (a slow encoder) is added when a server starts,
+        and by a further link of the same tenants.
 
         Raises:
+            ConfigurationError: both are the same tenant.
             UnknownNameError: there is no such tenant.
             ConflictError: the pool was busy for too long; link again.
         """
         one, other = self._find(first), self._find(second)
-        if one.pool != other.pool:
-            left = self._budgets_left({one.pool, other.pool})
-            # Before the move, so that nobody is ever charged on less than the union.
-            self._unite(other.pool, one.pool, moved=False)
-            joint = self._read(one).spent
-            moving = [row for row in self._store.tenants() if row.pool in {one.pool, other.pool}]
-            # `other` last: until it has moved, a repeated link comes here again.
-            for tenant in sorted(moving, key=lambda row: row.name == second):
-                # Each keeps what was left of its budget, counted from the joint spend.
-                budget = joint + left[tenant.name] if tenant.name in left else None
-                self._store.update_tenant(replace(tenant, pool=one.pool, budget=budget))
-        if not self._reader.tracks:
-            return
-        self._sleep(SETTLE_S)
-        # A pool is named after the tenant it began with, who moves with it.
-        for tenant in self._store.tenants():
-            if tenant.pool == one.pool != tenant.name:
-                self._unite(tenant.name, one.pool, moved=True)
+        if first == second:
+            raise ConfigurationError(f"expected two tenants to link, got {first!r} twice")
+        self._links().link(one, other)
 
-    def _budgets_left(self, pools: set[str]) -> dict[str, float]:
-        """Return how many inputs each tenant of some pools may still be charged."""
-        return {
-            tenant.name: max(0.0, tenant.budget - self._read(tenant).spent)
-            for tenant in self._store.tenants()
-            if tenant.pool in pools and tenant.budget is not None
-        }
+    def unlink(self, name: str) -> None:
+        """Charge a tenant on what it asked itself again; see `Links.unlink`.
 
-    def _unite(self, old: str, new: str, *, moved: bool) -> None:
-        """Add to the pool `new` what the pool `old` holds and no link has added yet.
-
-        Records of earlier links say what was added. Where they were pruned, a pool whose
-        tenants have moved is taken to be added: its spend must not count twice.
+        Raises:
+            ConfigurationError: it is not linked.
+            UnknownNameError: there is no such tenant.
         """
-        if self._deployment is None:
-            return
-        source, target = (pool_key(p, self._deployment.fingerprint) for p in (old, new))
-        link = f"link:{source}->{target}"
-        for attempt in range(MAX_ATTEMPTS):
-            # The target first: a link that is recorded after this makes the commit conflict.
-            kept = self._store.read(target)
-            done = [r for r in self._store.records(tenant=LINKS) if r.request_id == link]
-            merged = self._store.read(source)
-            due = replace(merged, spent=0.0, queries=0)
-            if done or not moved:
-                due = replace(
-                    merged,
-                    spent=merged.spent - math.fsum(r.charge for r in done),
-                    queries=merged.queries - sum(r.inputs for r in done),
-                )
-            # The first link of two pools leaves a record even if there is nothing to add:
-            # what is asked while the tenants move must count as not added yet.
-            first = not moved and not done
-            last = attempt + 1 == MAX_ATTEMPTS
-            if self._commit_union(kept, due, link, always=first, last=last):
-                return
+        self._links().unlink(self._find(name))
 
-    def _commit_union(
-        self, kept: Entry, due: Entry, link: str, *, always: bool, last: bool
-    ) -> bool:
-        """Store one record that adds `due` to `kept`; return False if it must be tried again."""
-        union = self._reader.merge(self._reader.load(kept.sketch), self._reader.load(due.sketch))
-        coverage = self._reader.fraction(union)
-        known = self._reader.fraction(self._reader.load(kept.sketch))
-        if not always and not due.queries and coverage == known:
-            return True
-        record = Record(
-            at=self._clock(),
-            tenant=LINKS,
-            key_id="operator",
-            request_id=link,
-            model="",
-            inputs=due.queries,
-            tokens=0,
-            charge=due.spent,
-            coverage=coverage,
-            noise_scale=0.0,
-            profile=self._reader.version,
+    def pardon(self, name: str) -> None:
+        """Forget what a tenant covered, so that it asks for free again; its spend stays.
+
+        Raises:
+            UnknownNameError: there is no such tenant.
+        """
+        self._links().pardon(self._find(name))
+
+    def overlaps(self) -> list[Overlap]:
+        """Return pairs of tenants that asked the same, most shared first.
+
+        Raises:
+            ConfigurationError: the profile keeps no evidence of shared inputs.
+        """
+        return self._links().overlaps()
+
+    def link_overlapping(self, share: float) -> list[Overlap]:
+        """Link tenants that share at least so much of their inputs; see `Links`."""
+        return self._links().link_overlapping(share)
+
+    def unite_pools(self) -> None:
+        """Make every pool the union of its tenants under the running guard."""
+        self._links().unite_all()
+
+    def _links(self) -> Links:
+        return Links(
+            self._store,
+            self._archive,
+            version=self._version,
+            clock=self._clock,
+            sleep=self._sleep,
         )
-        try:
-            self._store.commit(kept.pool, record, union.tobytes(), expected=kept.version)
-        except ConflictError:
-            if last:
-                raise
-            return False
-        return True
 
     def records(
         self, *, tenant: str | None = None, since: float | None = None, limit: int = 100
@@ -287,10 +253,11 @@ class Operator:
 
     def _report(self, tenant: Tenant) -> TenantReport:
         entry = self._read(tenant)
-        coverage = scale = None
-        if self._reader.tracks:
-            coverage = self._reader.fraction(self._reader.load(entry.sketch))
-            scale = self._reader.price(coverage)
+        coverage = alone = scale = None
+        if self._tracks:
+            coverage = self._covered(entry)
+            alone = self._covered(self._read(replace(tenant, pool=tenant.name)))
+            scale = float(self._profile.price(np.array([coverage]))[0])
         return TenantReport(
             name=tenant.name,
             pool=tenant.pool,
@@ -299,6 +266,12 @@ class Operator:
             spent=entry.spent,
             queries=entry.queries,
             coverage=coverage,
+            alone=alone,
             noise_scale=scale,
             note=tenant.note,
         )
+
+    def _covered(self, entry: Entry) -> float:
+        """Return the coverage of an entry by now."""
+        kept = self._archive.load(entry.sketch, at=self._clock())
+        return self._archive.layout.fraction(kept.sketch)

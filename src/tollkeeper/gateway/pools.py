@@ -11,8 +11,10 @@ import json
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.guard.windows import Windows
 
 _log = logging.getLogger("tollkeeper.pools")
 
@@ -33,6 +35,8 @@ class Deployment:
         fingerprint: of the guard.
         spec: what the operator named as encoder; empty in files of older versions.
         knee: of the calibration, if it has one.
+        window: days, or "month"; None without windows.
+        carry_over: share of the marks that stay from window to window.
     """
 
     model: str
@@ -41,6 +45,13 @@ class Deployment:
     fingerprint: str
     spec: str = ""
     knee: float | None = None
+    window: float | Literal["month"] | None = None
+    carry_over: float = 0.0
+
+    @property
+    def windows(self) -> Windows | None:
+        """When its pools forget; None never."""
+        return None if self.window is None else Windows(self.window, self.carry_over)
 
     def save(self, data_dir: Path) -> None:
         """Write `deployment.json`.

@@ -40,6 +40,7 @@ from tollkeeper.ledger.open import open_ledger
 
 STANDING_POLL_S = 0.4
 PRUNE_TURNS = 9000  # old records go once an hour
+LINK_TURNS = 1500  # tenants are compared every ten minutes
 ENGINE_STOP_S = 5.0
 _log = logging.getLogger("tollkeeper.server")
 
@@ -159,6 +160,16 @@ class Gateway:
         stores.store.check()
         metrics = Metrics()
         guard = make_guard(settings, master=stores.master, encoder=encoder)
+        deployment = Deployment(
+            encoder.name,
+            encoder.dim,
+            settings.profile,
+            guard.fingerprint,
+            settings.encoder,
+            guard.calibration.knee,
+            settings.window,
+            settings.carry_over,
+        )
         self.service = Service(
             encoder,
             guard,
@@ -169,6 +180,7 @@ class Gateway:
             shadow=settings.shadow,
             on_ledger_failure=settings.on_ledger_failure,
             key_version=settings.key_version,
+            windows=deployment.windows,
         )
         self.engine = Engine(self.service)
         self.keyring = stores.keyring
@@ -193,20 +205,16 @@ class Gateway:
             ready=self._ready,
             body_timeout_s=settings.body_timeout_s,
         )
-        deployment = Deployment(
-            encoder.name,
-            encoder.dim,
-            settings.profile,
-            guard.fingerprint,
-            settings.encoder,
-            guard.calibration.knee,
-        )
         previous = Deployment.load(settings.data_dir)
         check_unchanged(previous, deployment, accepted=settings.accept_new_guard)
         deployment.save(settings.data_dir)
         token = settings.admin_token.get_secret_value() if settings.admin_token else None
         self._operator = Operator(stores.store, stores.keyring, deployment, clock=clock)
+        self._operator.unite_pools()
         self._retention_days = settings.retention_days
+        self._link_overlap = settings.link_overlap
+        if self._link_overlap is not None:
+            self._operator.overlaps()  # refused here, where the profile has no evidence
         self.admin_plane = create_admin_app(
             self._operator,
             metrics=metrics,
@@ -254,9 +262,21 @@ class Gateway:
                 await loop.run_in_executor(self._keeper, self.keyring.refresh)
                 if self._retention_days is not None and turn % PRUNE_TURNS == 0:
                     await asyncio.to_thread(self._operator.prune, self._retention_days)
+                if self._link_overlap is not None and turn % LINK_TURNS == 0:
+                    await asyncio.to_thread(self._link)
             except TollkeeperError as error:
                 _log.warning("ledger.unreadable error=%s", error)
             await asyncio.sleep(STANDING_POLL_S)
+
+    def _link(self) -> None:
+        """Link tenants that asked the same."""
+        for pair in self._operator.link_overlapping(self._link_overlap or 1.0):
+            _log.warning(
+                "tenants.linked first=%s second=%s shared=%.3f",
+                pair.first,
+                pair.second,
+                pair.shared,
+            )
 
 
 class _Server(uvicorn.Server):

@@ -8,12 +8,11 @@ future is done, so no embedding leaves before its coverage is durable.
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -25,20 +24,22 @@ from tollkeeper.errors import (
     LedgerError,
     TollkeeperError,
 )
+from tollkeeper.gateway.archive import Archive, Kept
 from tollkeeper.gateway.asks import Answer, Ask, Charge, Tally
 from tollkeeper.gateway.backlog import Piece
 from tollkeeper.gateway.embedder import Embedder
+from tollkeeper.gateway.heads import Head, Heads, failure
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.policy import check_budget, check_ceiling
 from tollkeeper.gateway.pools import pool_key
 from tollkeeper.gateway.wire import canonical
 from tollkeeper.guard import profiles
 from tollkeeper.guard.guard import Guard
-from tollkeeper.ledger.base import GroupCommits, Ledger, Submission
-from tollkeeper.types import Embeddings, Entry, Record, Sketch, Verdict
+from tollkeeper.guard.windows import Windows
+from tollkeeper.ledger.base import Beside, GroupCommits, Ledger, Submission
+from tollkeeper.types import Embeddings, Record, Verdict
 
 MAX_ATTEMPTS = 10
-CACHED_POOLS = 2048  # at 10 KB each, 20 MB
 
 
 class ServiceLedger(Ledger, GroupCommits, Protocol):
@@ -46,14 +47,28 @@ class ServiceLedger(Ledger, GroupCommits, Protocol):
 
 
 @dataclass(slots=True)
-class _Head:
-    """The newest state of a pool, as submitted."""
+class _Work:
+    """What becomes of one pool while its asks are admitted.
 
-    version: int
-    sketch: Sketch
-    spent: float
-    unsaved: bool = False
+    Attributes:
+        pool: the ledger's name of it.
+        head: its newest state.
+        now: seconds since the epoch.
+        own: of each tenant that is linked to others, what it asked itself; changes with the
+            pool, so that the link can be undone.
+        records: of the asks that are answered.
+    """
+
+    pool: str
+    head: Head
+    now: float
+    own: dict[str, Head] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
+
+    def spent_by(self, tenant: str) -> tuple[float, int]:
+        """Return what a tenant was charged and how many of its inputs are answered."""
+        rows = [record for record in self.records if record.tenant == tenant]
+        return math.fsum(row.charge for row in rows), sum(row.inputs for row in rows)
 
 
 def identity(item: Any, key: bytes) -> bytes:
@@ -90,6 +105,7 @@ class Service:
         shadow: bool = False,
         on_ledger_failure: Literal["closed", "open"] = "closed",
         key_version: int = 1,
+        windows: Windows | None = None,
     ) -> None:
         """Hold the parts.
 
@@ -104,6 +120,7 @@ class Service:
             on_ledger_failure: `"closed"` refuses when the ledger fails; `"open"` answers
                 from the state in memory and counts a fallback.
             key_version: version of the tenants' transform keys.
+            windows: when pools forget; None never.
         """
         self.encoder = encoder
         self.embedder = Embedder(encoder, metrics)
@@ -119,11 +136,10 @@ class Service:
         )
         self._open = on_ledger_failure == "open"
         self._key_version = key_version
-        self._heads: OrderedDict[str, _Head] = OrderedDict()
-        self._in_flight: dict[str, Future[Entry]] = {}
+        self._archive = Archive(guard.profile.layout, windows, guard.fingerprint)
+        self._heads = Heads(ledger, self._archive, metrics, fail_open=self._open)
         self._lock = threading.Lock()
         self._turn = threading.Lock()
-        self._fingerprint = guard.fingerprint
 
     # -- step 1 ------------------------------------------------------------------
 
@@ -145,45 +161,61 @@ class Service:
         """
         by_pool: dict[str, list[Ask]] = {}
         for ask in asks:
-            by_pool.setdefault(self._pool(ask), []).append(ask)
+            by_pool.setdefault(self._key(ask.account.pool), []).append(ask)
+        charges: list[Charge] = []
+        unsent: list[Charge] = []
         # `_turn` serializes whole charges. `_lock` guards the heads and is never held while
         # waiting or writing: a commit's callback, in whatever thread, may need it.
         with self._turn:
-            for pool in by_pool:
-                pending = self._in_flight.get(pool)
-                if pending is not None:
-                    _failure(pending)
-            with self._lock:
-                charges = [self._charge_pool(pool, group) for pool, group in by_pool.items()]
-            self._submit([charge for charge in charges if charge.submission is not None])
+            touched: set[str] = set()
+            for pool, group in by_pool.items():
+                entries = {pool, *(self._key(ask.account.tenant) for ask in group if _linked(ask))}
+                if touched & entries:  # a tenant on its old pool and on its new one
+                    self._submit(unsent)
+                    unsent, touched = [], set()
+                touched |= entries
+                self._heads.wait(entries)
+                with self._lock:
+                    unsent.append(self._charge_pool(pool, group))
+                charges.append(unsent[-1])
+            self._submit(unsent)
         return charges
 
-    def _pool(self, ask: Ask) -> str:
-        return pool_key(ask.account.pool, self._fingerprint)
+    def _key(self, pool: str) -> str:
+        return pool_key(pool, self._archive.fingerprint)
 
     def _charge_pool(self, pool: str, asks: list[Ask]) -> Charge:
         charge = Charge(asks=[], answers=[])
+        now = self._clock()
         try:
-            head = self._head(pool) if self.guard.tracks else _Head(0, self.guard.empty(), 0.0)
+            head = (
+                self._heads.take(pool, at=now)
+                if self.guard.tracks
+                else Head(0, Kept(self.guard.empty()))
+            )
+            work = _Work(pool, head, now)
             for group in _alike(asks):
-                self._admit(head, group, charge)
-            if self.guard.tracks and head.records:
-                charge.submission = self._submission(pool, head)
+                self._admit(work, group, charge)
+            if self.guard.tracks and work.records:
+                charge.submission = self._submission(work)
         except TollkeeperError as error:
             if isinstance(error, LedgerError):
                 self.metrics.fallbacks.labels("ledger", "closed").inc()
             return Charge(asks=asks, answers=[error] * len(asks))
+        if charge.submission is None:
+            # Refused, perhaps for a state that an operator has changed since.
+            self._heads.drop(pool)
         return charge
 
-    def _admit(self, head: _Head, asks: list[Ask], charge: Charge) -> None:
-        """Admit asks of one account and width in one guard call; updates `head` and `charge`."""
-        account = asks[0].account
+    def _admit(self, work: _Work, asks: list[Ask], charge: Charge) -> None:
+        """Admit asks of one account and width in one guard call; updates `work` and `charge`."""
+        account, head = asks[0].account, work.head
         items = [item for ask in asks for item in ask.inputs]
         clean = _stack([ask.embeddings for ask in asks])
         key = self.guard.tenant_key(account.tenant, version=self._key_version)
         started = time.perf_counter()
         verdict = self.guard.admit(
-            head.sketch,
+            head.kept.sketch,
             clean,
             key=key,
             rng=self._rng,
@@ -193,7 +225,7 @@ class Service:
         self.metrics.guard_seconds.observe(time.perf_counter() - started)
         if verdict.refused and len(asks) > 1:
             for ask in asks:  # those that ask for nothing new are answered
-                self._admit(head, [ask], charge)
+                self._admit(work, [ask], charge)
             return
         charge.asks.extend(asks)
         try:
@@ -207,7 +239,9 @@ class Service:
         charge.tallies.append(
             Tally(asks[0].modality, len(items), verdict.charge, noised, verdict.coverage)
         )
-        head.sketch = verdict.sketch
+        head.kept = replace(head.kept, sketch=verdict.sketch)
+        if self.guard.tracks and _linked(asks[0]):
+            self._mark_own(work, account.tenant, clean)
         outgoing = verdict.embeddings
         if self._unguarded is not None:
             outgoing = self._unguarded.admit(
@@ -221,16 +255,23 @@ class Service:
         for ask in asks:
             rows = slice(start, start + len(ask.inputs))
             charge.answers.append(Answer(outgoing[rows], ask.tokens))
-            self._record(head, ask, verdict, rows)
+            self._record(work, ask, verdict, rows)
             start = rows.stop
 
-    def _record(self, head: _Head, ask: Ask, verdict: Verdict, rows: slice) -> None:
+    def _mark_own(self, work: _Work, tenant: str, clean: Embeddings) -> None:
+        """Note what a linked tenant asked itself."""
+        own = work.own.get(tenant)
+        if own is None:
+            own = work.own[tenant] = self._heads.take(self._key(tenant), at=work.now)
+        own.kept = replace(own.kept, sketch=self.guard.mark(own.kept.sketch, clean))
+
+    def _record(self, work: _Work, ask: Ask, verdict: Verdict, rows: slice) -> None:
         scales = verdict.noise_scale[rows]
         charged = float(verdict.opened[rows].sum())
-        head.spent += charged
-        head.records.append(
+        work.head.spent += charged
+        work.records.append(
             Record(
-                at=self._clock(),
+                at=work.now,
                 tenant=ask.account.tenant,
                 key_id=ask.account.key_id,
                 request_id=ask.request_id,
@@ -245,50 +286,26 @@ class Service:
             )
         )
 
-    def _submission(self, pool: str, head: _Head) -> Submission:
-        """Return what to commit of a pool; `head` becomes its newest state."""
-        submission = Submission(pool, head.records, head.sketch.tobytes(), head.version)
-        self._heads[pool] = _Head(head.version + 1, head.sketch, head.spent)
-        self._heads.move_to_end(pool)
-        while len(self._heads) > CACHED_POOLS:
-            oldest, _ = self._heads.popitem(last=False)
-            self._in_flight.pop(oldest, None)
-        return submission
+    def _submission(self, work: _Work) -> Submission:
+        """Return what to commit of a pool; its head becomes its newest state."""
+        head = work.head
+        beside = []
+        for tenant, own in work.own.items():
+            charge, inputs = work.spent_by(tenant)
+            key, data = self._key(tenant), self._archive.dump(own.kept)
+            beside.append(Beside(key, data, own.version, charge, inputs))
+            self._heads.put(key, Head(own.version + 1, own.kept, own.spent + charge))
+        self._heads.put(work.pool, Head(head.version + 1, head.kept, head.spent))
+        data = self._archive.dump(head.kept)
+        return Submission(work.pool, work.records, data, head.version, beside)
 
     def _submit(self, charges: Sequence[Charge]) -> None:
         """Hand all pools' commits to the ledger together, so that they share one fsync."""
-        submissions = [charge.submission for charge in charges if charge.submission is not None]
-        futures = self.ledger.submit(submissions)
-        for charge, submission, future in zip(charges, submissions, futures, strict=True):
+        due = [(one, one.submission) for one in charges if one.submission is not None]
+        futures = self.ledger.submit([submission for _, submission in due])
+        for (charge, submission), future in zip(due, futures, strict=True):
             charge.future = future
-            self._in_flight[submission.pool] = future
-
-    def _head(self, pool: str) -> _Head:
-        """Return the newest state of a pool, after its commit in flight has settled."""
-        pending = self._in_flight.pop(pool, None)
-        head = self._heads.get(pool)
-        if pending is not None and head is not None and _failure(pending) is not None:
-            head.unsaved = True
-        if head is not None and not head.unsaved:
-            return _Head(head.version, head.sketch, head.spent)
-        return self._read(pool, head if self._open else None)
-
-    def _read(self, pool: str, unsaved: _Head | None) -> _Head:
-        """Read a pool from the ledger, keeping what was answered but could not be stored."""
-        try:
-            entry = self.ledger.read(pool)
-        except LedgerError:
-            if not self._open:
-                raise
-            self.metrics.fallbacks.labels("ledger", "open").inc()
-            # A version that no ledger has: this can only conflict, and is then read again.
-            if unsaved is None:
-                return _Head(-1, self.guard.empty(), 0.0)
-            return _Head(-1, unsaved.sketch, unsaved.spent)
-        sketch = self.guard.load(entry.sketch)
-        if unsaved is not None:
-            sketch = self.guard.merge(sketch, unsaved.sketch)
-        return _Head(entry.version, sketch, entry.spent)
+            self._heads.sent(_entries(submission), future)
 
     # -- step 3 ------------------------------------------------------------------
 
@@ -299,13 +316,13 @@ class Service:
             Answers in the order of `charge.asks`, and nothing to repeat; or, after a
             conflict with another writer, no answers and the asks to pass to `charge`.
         """
-        failure = None if charge.future is None else _failure(charge.future)
-        if failure is None:
+        failed = None if charge.future is None else failure(charge.future)
+        if failed is None:
             self._count(charge)
             return charge.answers, []
         self._forget(charge)
         attempts = min(ask.attempts for ask in charge.asks)
-        if isinstance(failure, ConflictError) and attempts < MAX_ATTEMPTS:
+        if isinstance(failed, ConflictError) and attempts < MAX_ATTEMPTS:
             self.metrics.conflicts.inc()
             for ask in charge.asks:
                 ask.attempts += 1
@@ -315,7 +332,7 @@ class Service:
         if self._open:
             self._count(charge)
             return charge.answers, []
-        return [failure] * len(charge.asks), []
+        return [failed] * len(charge.asks), []
 
     def _count(self, charge: Charge) -> None:
         for tally in charge.tallies:
@@ -326,14 +343,10 @@ class Service:
 
     def _forget(self, charge: Charge) -> None:
         """After a failed commit: what it would have stored is not the pool's state."""
-        if charge.submission is None:
+        if charge.submission is None or charge.future is None:
             return
-        pool = charge.submission.pool
         with self._lock:
-            if self._in_flight.get(pool) is charge.future:
-                del self._in_flight[pool]
-                head = self._heads[pool]
-                head.unsaved = True
+            self._heads.failed(_entries(charge.submission), charge.future)
 
     def answer(self, ask: Ask) -> Answer:
         """Take one request through all steps and wait for durability.
@@ -375,9 +388,11 @@ def _stack(parts: Sequence[Embeddings | None]) -> Embeddings:
     return filled[0] if len(filled) == 1 else np.concatenate(filled)
 
 
-def _failure(future: Future[Entry]) -> TollkeeperError | None:
-    """Wait for a commit; return its error, or None."""
-    error = future.exception()
-    if error is None or isinstance(error, TollkeeperError):
-        return error
-    return LedgerError(f"the ledger failed with {type(error).__name__}")
+def _linked(ask: Ask) -> bool:
+    """Return whether a tenant is charged on a pool that is not its own."""
+    return ask.account.pool != ask.account.tenant
+
+
+def _entries(submission: Submission) -> list[str]:
+    """Return the names of all entries that a commit changes."""
+    return [submission.pool, *(part.pool for part in submission.beside)]

@@ -55,6 +55,9 @@ class Settings(BaseSettings):
     key_version: int = Field(default=1, ge=1)
     shadow: bool = False
     refuse_at_ceiling: bool = True
+    window: Literal["month"] | float | None = Field(default=None, union_mode="left_to_right")
+    carry_over: float = Field(default=0.5, ge=0, le=1)
+    link_overlap: float | None = Field(default=None, gt=0, le=1)
     on_ledger_failure: Literal["closed", "open"] = "closed"
 
     master_key: SecretStr | None = Field(

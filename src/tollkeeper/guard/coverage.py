@@ -24,6 +24,11 @@ from tollkeeper.guard.layout import Layout
 from tollkeeper.guard.planes import ROUNDING, Planes, Sides
 from tollkeeper.types import Embeddings, Sketch
 
+_FACTORS = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], np.uint64)
+"""One for each table that names a fine cell: with 12 bits each, there are 2**36 cells."""
+
+_HALF, _ONE = np.uint64(32), np.uint32(1)
+
 
 @dataclass(frozen=True, slots=True)
 class Visit:
@@ -53,6 +58,7 @@ class Coverage:
         tables: independent hash tables.
         bits: hyperplanes per table.
         landmarks: cells of the price signal; None reads it from the buckets.
+        samples: hashes of fine cells that a sketch keeps.
         layout: of the sketches.
     """
 
@@ -60,6 +66,7 @@ class Coverage:
     tables: int
     bits: int
     landmarks: Landmarks | None = None
+    samples: int = 0
     layout: Layout = field(init=False)
     _offsets: NDArray[np.intp] = field(init=False, repr=False)
     _place_values: NDArray[np.float32] = field(init=False, repr=False)
@@ -70,7 +77,8 @@ class Coverage:
         object.__setattr__(self, "_place_values", places)
         object.__setattr__(self, "_offsets", np.arange(self.tables) << self.bits)
         count = 0 if self.landmarks is None else self.landmarks.count
-        object.__setattr__(self, "layout", Layout(self.tables, self.bits, count))
+        layout = Layout(self.tables, self.bits, count, self.samples)
+        object.__setattr__(self, "layout", layout)
 
     @property
     def sketch_bytes(self) -> int:
@@ -108,11 +116,12 @@ class Coverage:
         count = len(embeddings)
         places = self._places(embeddings)
         cells = places.ravel()
-        seen = np.unpackbits(self.layout.checked(sketch))
+        seen = np.unpackbits(self.layout.bitmap(sketch))
         priced = self.layout.priced
         before = np.count_nonzero(seen[priced].view(np.bool_))
         new = np.flatnonzero(seen.take(cells) == 0)
         opened = paid = np.zeros(count, np.intp)
+        bitmap = self.layout.bitmap(sketch)
         if new.size:
             # Each unseen bucket is marked with its first visitor: of repeated indices the
             # last assignment stays, so they are assigned in reverse.
@@ -125,9 +134,32 @@ class Coverage:
                 first &= cells >= priced.start
                 paid = np.bincount(visitors[first], minlength=count + 1)[1:]
             seen[cells] = 1
-            sketch = np.packbits(seen)
+            bitmap = np.packbits(seen)
+        sketch = self._with_sample(bitmap, sketch, places)
         total = self.layout.priced_count
         return Visit(sketch, before / total, (before + paid.cumsum()) / total, opened)
+
+    def _with_sample(self, bitmap: Sketch, before: Sketch, places: NDArray[np.intp]) -> Sketch:
+        """Return the sketch of new bits, with the hashes of what was asked in its sample."""
+        if not self.samples:
+            return bitmap
+        sample = self.layout.sample(before)
+        hashes = self._hashes(places)
+        hashes = hashes[hashes > sample[0]]
+        if hashes.size:
+            sample = self.layout.largest(sample, hashes)
+        return self.layout.joined(bitmap, sample)
+
+    def _hashes(self, places: NDArray[np.intp]) -> NDArray[np.uint32]:
+        """Return (n,) hashes of fine cells, never 0: those of the first tables taken together.
+
+        Two inputs share a cell if they lie on the same side of each of three tables' planes,
+        as identical ones do and near-duplicates mostly. The hash is multilinear: products with
+        odd 64-bit numbers, of whose sum the upper half counts.
+        """
+        fine = places[:, : len(_FACTORS)].astype(np.uint64) * _FACTORS[: self.tables]
+        hashes: NDArray[np.uint32] = (fine.sum(axis=1, dtype=np.uint64) >> _HALF).astype(np.uint32)
+        return np.maximum(hashes, _ONE)
 
     def buckets(self, embeddings: Embeddings) -> NDArray[np.intp]:
         """Return the (n, tables) bucket numbers; a table's first hyperplane is the top bit."""

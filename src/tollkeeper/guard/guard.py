@@ -71,11 +71,13 @@ class Guard:
     def fingerprint(self) -> str:
         """Return 16 hex digits that differ whenever sketches cannot be compared.
 
-        They depend on the secret (hence the model), the profile's version and the
-        calibration; a sketch is meaningful only to a guard with the same fingerprint.
+        They depend on the secret (hence the model), the profile's version, the calibration
+        and the size of a sketch; a sketch is meaningful only to a guard with the same
+        fingerprint.
         """
         calibration = hashlib.sha256(self.calibration.to_bytes()).hexdigest()
-        return derive(self._secret, "fingerprint", self.version, calibration, length=8).hex()
+        parts = (self.version, calibration, self.sketch_bytes)
+        return derive(self._secret, "fingerprint", *parts, length=8).hex()
 
     def out_dim(self, dimensions: int | None = None) -> int:
         """Return the width d' of answers, which some transforms change.
@@ -120,6 +122,14 @@ class Guard:
             GuardError: an argument does not fit this guard.
         """
         return self._coverage.visit(sketch, self._checked(embeddings)).fractions
+
+    def mark(self, sketch: Sketch, embeddings: Embeddings) -> Sketch:
+        """Return a sketch with (n, d) embeddings in it; nothing is priced.
+
+        Raises:
+            GuardError: an argument does not fit this guard.
+        """
+        return self._coverage.visit(sketch, self._checked(embeddings)).sketch
 
     def tenant_key(self, tenant: str, *, version: int = 1) -> bytes:
         """Return the 32-byte key of a tenant; a new version is a new space and new noise."""
@@ -286,7 +296,7 @@ def _coverage(profile: Profile, calibration: Calibration, key: bytes) -> Coverag
         margins = np.empty((len(calibration.sample), profile.tables * profile.bits), np.float32)
         planes(calibration.sample, out=margins)
         landmarks = Landmarks.choose(derive(key, "landmarks"), margins, profile.landmarks)
-    return Coverage(planes, profile.tables, profile.bits, landmarks)
+    return Coverage(planes, profile.tables, profile.bits, landmarks, profile.samples)
 
 
 def _norms(rows: Embeddings) -> Embeddings:

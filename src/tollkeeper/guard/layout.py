@@ -1,8 +1,13 @@
 """What a sketch holds and how it is read: no secret is needed for that.
 
 A sketch is one bit per bucket, table after table, and behind them one bit per landmark;
-1 means visited. Merging two sketches is their union. The price signal is the share of
-landmarks visited, or of buckets for profiles without landmarks.
+1 means visited. The price signal is the share of landmarks visited, or of buckets for
+profiles without landmarks. Behind the bits stands a sample of the fine cells visited: the
+largest few of their hashes, which two pools have in common as far as they asked the same
+inputs. Merging two sketches is their union, and the largest hashes of both.
+
+Source of the sample: Broder, "On the resemblance and containment of documents", 1997, as
+"bottom-k sketch"; here the largest values, so that an empty sketch is all zeros.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tollkeeper.errors import GuardError
 from tollkeeper.types import Sketch
@@ -23,11 +29,13 @@ class Layout:
         tables: hash tables.
         bits: hyperplanes per table, so 2**bits buckets each.
         landmarks: cells of the price signal; 0 reads it from the buckets.
+        samples: hashes of fine cells kept, as evidence of shared inputs.
     """
 
     tables: int
     bits: int
     landmarks: int = 0
+    samples: int = 0
 
     @property
     def buckets(self) -> int:
@@ -35,9 +43,14 @@ class Layout:
         return self.tables << self.bits
 
     @property
-    def sketch_bytes(self) -> int:
-        """Bytes in a sketch: 10,272 for 20 tables of 12 bits and 256 landmarks."""
+    def bitmap_bytes(self) -> int:
+        """Bytes of all bits."""
         return (self.buckets + self.landmarks + 7) // 8
+
+    @property
+    def sketch_bytes(self) -> int:
+        """Bytes in a sketch: 11,296 for 20 tables of 12 bits, 256 landmarks and 256 hashes."""
+        return self.bitmap_bytes + 4 * self.samples
 
     @property
     def priced(self) -> slice:
@@ -77,11 +90,46 @@ class Layout:
             )
         return sketch
 
+    def bitmap(self, sketch: Sketch) -> Sketch:
+        """Return the bits of a sketch, packed."""
+        return self.checked(sketch)[: self.bitmap_bytes]
+
+    def sample(self, sketch: Sketch) -> NDArray[np.uint32]:
+        """Return (samples,) hashes of fine cells, rising; zeros where there are fewer."""
+        return self.checked(sketch)[self.bitmap_bytes :].view("<u4")
+
+    def joined(self, bitmap: Sketch, sample: NDArray[np.uint32]) -> Sketch:
+        """Return the sketch of these parts."""
+        return np.concatenate([bitmap, sample.astype("<u4", copy=False).view(np.uint8)])
+
+    def largest(self, *hashes: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        """Return (samples,) the largest different hashes, rising; zeros where there are fewer."""
+        found = np.unique(np.concatenate(hashes))[-self.samples :]
+        return np.concatenate([np.zeros(self.samples - len(found), np.uint32), found])
+
     def merge(self, one: Sketch, other: Sketch) -> Sketch:
         """Return the sketch of a pool that asked what both asked."""
-        return self.checked(one) | self.checked(other)
+        bits = self.bitmap(one) | self.bitmap(other)
+        if not self.samples:
+            return bits
+        return self.joined(bits, self.largest(self.sample(one), self.sample(other)))
 
     def fraction(self, sketch: Sketch) -> float:
         """Return the price signal of a sketch, in [0, 1]."""
-        seen = np.unpackbits(self.checked(sketch))[self.priced].view(np.bool_)
+        seen = np.unpackbits(self.bitmap(sketch))[self.priced].view(np.bool_)
         return int(np.count_nonzero(seen)) / self.priced_count
+
+    def shared(self, one: Sketch, other: Sketch) -> tuple[float, int]:
+        """Estimate how many of all inputs of two pools were asked by both.
+
+        Returns:
+            The share, and how many hashes it was seen in: with fewer than a handful it may
+            be chance.
+        """
+        if not self.samples:
+            return 0.0, 0
+        mine, theirs = self.sample(one), self.sample(other)
+        both = self.largest(mine, theirs)
+        both = both[both > 0]
+        common = np.count_nonzero(np.isin(both, mine) & np.isin(both, theirs))
+        return float(common / max(1, len(both))), int(common)

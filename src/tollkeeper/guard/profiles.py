@@ -30,6 +30,7 @@ class Profile:
         bits: hyperplanes per table, 1 to 16.
         planes: how hyperplanes are drawn.
         landmarks: calibration embeddings whose cells the price reads; 0 reads the tables.
+        samples: hashes of fine cells that a sketch keeps, as evidence of shared inputs.
         ceiling: price signal from which on inputs that open a bucket are refused; None never.
         centered: split at the calibration sample's medians; otherwise at 0 (raw features).
         price: coverage to noise scale.
@@ -53,6 +54,7 @@ class Profile:
     transform: TransformFamily
     landmarks: int = 0
     ceiling: float | None = None
+    samples: int = 0
 
     def with_knee(self, knee: float | None) -> Profile:
         """Return this profile with the knee of a calibration; itself where there is none to set.
@@ -70,7 +72,7 @@ class Profile:
     @property
     def layout(self) -> Layout:
         """How sketches are laid out."""
-        return Layout(self.tables, self.bits, self.landmarks)
+        return Layout(self.tables, self.bits, self.landmarks, self.samples)
 
     @property
     def needs_calibration(self) -> bool:
@@ -88,11 +90,7 @@ class Profile:
             wrong.append(f"tables: expected 0 to 256, got {self.tables}")
         if not 1 <= self.bits <= 16:
             wrong.append(f"bits: expected 1 to 16, got {self.bits}")
-        if not 0 <= self.landmarks <= 4096 or (self.landmarks and not self.tables):
-            wrong.append(
-                f"landmarks: expected 0 to 4,096, with tables to tell new inputs by, "
-                f"got {self.landmarks}"
-            )
+        wrong.extend(self._wrong_parts())
         if self.ceiling is not None and not 0 < self.ceiling <= 1:
             wrong.append(f"ceiling: expected a share in (0, 1] or None, got {self.ceiling}")
         if self.tables << max(0, self.bits) > 1 << 24:
@@ -101,6 +99,13 @@ class Profile:
             wrong.append("noise: keyed noise needs a price with levels, or each answer differs")
         if wrong:
             raise ConfigurationError(f"profile {self.name!r}: " + "; ".join(wrong))
+
+    def _wrong_parts(self) -> list[str]:
+        return [
+            f"{name}: expected 0 to 4,096, with tables to tell new inputs by, got {count}"
+            for name, count in (("landmarks", self.landmarks), ("samples", self.samples))
+            if not 0 <= count <= 4096 or (count and not self.tables)
+        ]
 
 
 B4B_2023: Final = Profile(
@@ -134,7 +139,7 @@ RECOMMENDED: Final = Profile(
     name="recommended",
     version=2,
     # No run chose them: they are B4B's. They tell new inputs from old ones and one pool from
-    # another; with the landmarks a sketch takes 10,272 bytes (`guard-speed`: state_bytes.*).
+    # another; with landmarks and samples a sketch takes 11,296 bytes (tests/guard/test_guard.py).
     tables=20,
     bits=12,
     # Fewer operations than the dense product (`guard-speed`: admit_over_projection.*,
@@ -182,6 +187,10 @@ RECOMMENDED: Final = Profile(
     # No run: where the last level has had its step, .84 + 4 x .03, and a little. What it costs
     # wide customers: `guard-figures`: honest_ceiling.*.recommended.*.
     ceiling=0.97,
+    # No run chose 256: a share of 1/32 is seen in 8 of them on average, and a sketch with the
+    # transform's secrets stays within 16 KB (tests/guard/test_guard.py). What they tell:
+    # `guard-pools`: shared.*.
+    samples=256,
 )
 
 CHEAPEST: Final = Profile(
@@ -197,6 +206,7 @@ CHEAPEST: Final = Profile(
     noise=Keyed(),
     keeps_norm=True,
     transform=Orthogonal(),
+    samples=32,
 )
 
 NONE: Final = Profile(

@@ -63,6 +63,25 @@ class Ledger(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """A second entry that a commit changes, with the first or not at all.
+
+    Attributes:
+        pool: whose sketch.
+        sketch: the guard's bytes afterwards.
+        expected: the version that was read; the new version is `expected + 1`.
+        charge: added to the entry's total.
+        inputs: added to the entry's total.
+    """
+
+    pool: str
+    sketch: bytes
+    expected: int
+    charge: float
+    inputs: int
+
+
+@dataclass(frozen=True, slots=True)
 class Submission:
     """One commit that holds several requests of one pool.
 
@@ -72,12 +91,14 @@ class Submission:
         sketch: the guard's bytes after the last of them.
         expected: the version that was read; the new version is `expected + 1` however
             many records there are.
+        beside: other entries that change with it: all of them or none.
     """
 
     pool: str
     records: Sequence[Record]
     sketch: bytes
     expected: int
+    beside: Sequence[Beside] = ()
 
 
 @runtime_checkable
@@ -152,4 +173,8 @@ class Remembers(Protocol):
 
     def remember(self, name: str, value: str) -> str:
         """Store `value` under `name` unless something is stored; return what is stored."""
+        ...
+
+    def recall(self, name: str) -> str | None:
+        """Return what is stored under `name`, or None."""
         ...

@@ -10,8 +10,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from tollkeeper.errors import ConflictError, LedgerError
-from tollkeeper.ledger.base import Submission
-from tollkeeper.ledger.rows import RecordRow, record_row, text
+from tollkeeper.ledger.base import Beside, Submission
+from tollkeeper.ledger.rows import RecordRow, amount, record_row, text
 from tollkeeper.types import Entry
 
 
@@ -20,22 +20,19 @@ class Commit:
     """A commit that waits for its turn.
 
     Attributes:
-        pool: whose sketch.
         rows: the records, checked.
-        sketch: the guard's bytes after the last record.
-        expected: the version it builds on.
-        charge: sum over the records.
-        inputs: sum over the records.
+        parts: the entries that it changes, the pool's first.
         future: ends as `Ledger.commit` would.
     """
 
-    pool: str
     rows: Sequence[RecordRow]
-    sketch: bytes
-    expected: int
-    charge: float
-    inputs: int
+    parts: Sequence[Beside]
     future: Future[Entry] = field(default_factory=Future)
+
+    @property
+    def pool(self) -> str:
+        """Whose commit it is."""
+        return self.parts[0].pool
 
 
 def new_commit(submission: Submission) -> Commit:
@@ -43,13 +40,21 @@ def new_commit(submission: Submission) -> Commit:
     rows = [record_row(record) for record in submission.records]
     if not rows:
         raise LedgerError("a commit holds at least one record, got none")
-    return Commit(
-        text("pool", submission.pool),
-        rows,
-        bytes(submission.sketch),
-        int(submission.expected),
-        charge=sum(row[7] for row in rows),
-        inputs=sum(row[5] for row in rows),
+    charge, inputs = sum(row[7] for row in rows), sum(row[5] for row in rows)
+    first = Beside(submission.pool, submission.sketch, submission.expected, charge, inputs)
+    parts = [_checked(part) for part in (first, *submission.beside)]
+    if len({part.pool for part in parts}) < len(parts):
+        raise LedgerError("a commit changes each entry once; join what belongs to one")
+    return Commit(rows, parts)
+
+
+def _checked(part: Beside) -> Beside:
+    return Beside(
+        text("pool", part.pool),
+        bytes(part.sketch),
+        int(part.expected),
+        amount("charge", part.charge),
+        int(amount("inputs", part.inputs)),
     )
 
 
@@ -62,18 +67,30 @@ def settle(heads: dict[str, Entry], commits: Iterable[Commit]) -> list[Entry | C
     """
     outcomes: list[Entry | ConflictError] = []
     for commit in commits:
-        head = heads[commit.pool]
-        if head.version != commit.expected:
-            outcomes.append(
-                ConflictError(commit.pool, expected=commit.expected, found=head.version)
-            )
+        conflict = _conflict(heads, commit)
+        if conflict is not None:
+            outcomes.append(conflict)
             continue
-        heads[commit.pool] = Entry(
-            commit.pool,
-            version=head.version + 1,
-            sketch=commit.sketch,
-            spent=head.spent + commit.charge,
-            queries=head.queries + commit.inputs,
-        )
+        for part in commit.parts:
+            heads[part.pool] = _after(heads[part.pool], part)
         outcomes.append(heads[commit.pool])
     return outcomes
+
+
+def _conflict(heads: dict[str, Entry], commit: Commit) -> ConflictError | None:
+    """Return why a commit cannot land: the first of its entries that has moved on."""
+    for part in commit.parts:
+        found = heads[part.pool].version
+        if found != part.expected:
+            return ConflictError(part.pool, expected=part.expected, found=found)
+    return None
+
+
+def _after(head: Entry, part: Beside) -> Entry:
+    return Entry(
+        head.pool,
+        version=head.version + 1,
+        sketch=part.sketch,
+        spent=head.spent + part.charge,
+        queries=head.queries + part.inputs,
+    )

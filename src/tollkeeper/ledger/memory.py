@@ -71,11 +71,12 @@ class MemoryLedger:
     def _apply(self, commit: Commit) -> Entry:
         with self._lock:
             self._must_be_open()
-            heads = {commit.pool: self._entries.get(commit.pool, Entry(commit.pool))}
+            pools = [part.pool for part in commit.parts]
+            heads = {pool: self._entries.get(pool, Entry(pool)) for pool in pools}
             (outcome,) = settle(heads, [commit])
             if isinstance(outcome, ConflictError):
                 raise outcome
-            self._entries[commit.pool] = outcome
+            self._entries |= heads
             self._records.extend(row_record(row) for row in commit.rows)
             return outcome
 
@@ -189,6 +190,11 @@ class MemoryLedger:
         with self._lock:
             self._must_be_open()
             return self._facts.setdefault(name, value)
+
+    def recall(self, name: str) -> str | None:
+        """Return what is stored under `name`, or None."""
+        self._must_be_open()
+        return self._facts.get(name)
 
     def _must_be_open(self) -> None:
         if self._closed:

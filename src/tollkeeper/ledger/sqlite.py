@@ -271,6 +271,11 @@ class SqliteLedger:
 
         return self._writer.call(store)
 
+    def recall(self, name: str) -> str | None:
+        """Return what is stored under `name`, or None."""
+        rows = self._select("SELECT value FROM facts WHERE name = ?", name)
+        return str(rows[0][0]) if rows else None
+
     def _connect(self) -> sqlite3.Connection:
         return connect(self._path, busy_timeout_s=self._busy_timeout_s)
 

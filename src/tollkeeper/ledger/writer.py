@@ -137,7 +137,7 @@ class GroupWriter:
 
         Nobody can see the sketches between, because the transaction is atomic.
         """
-        heads = {commit.pool: Entry(commit.pool) for commit in commits}
+        heads = {part.pool: Entry(part.pool) for commit in commits for part in commit.parts}
         for pool in heads:
             for version, spent, queries in self._connection.execute(_SELECT_HEAD, (pool,)):
                 heads[pool] = Entry(pool, version=version, spent=spent, queries=queries)
@@ -147,7 +147,8 @@ class GroupWriter:
             for commit, outcome in zip(commits, outcomes, strict=True)
             if isinstance(outcome, Entry)
         ]
-        news = [heads[pool] for pool in {commit.pool: None for commit in landed}]
+        changed = {part.pool: None for commit in landed for part in commit.parts}
+        news = [heads[pool] for pool in changed]
         self._connection.executemany(
             _STORE_HEAD, [(e.pool, e.version, e.spent, e.queries, e.sketch) for e in news]
         )

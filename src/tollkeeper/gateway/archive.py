@@ -1,0 +1,84 @@
+"""How a pool's sketch lies in the ledger: with the window it belongs to.
+
+Windows turn when a sketch is next looked at, not by a job of their own: every replica finds
+the same, because what is forgotten depends on the deployment and the window alone.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, replace
+
+from tollkeeper.guard.layout import Layout
+from tollkeeper.guard.windows import Windows
+from tollkeeper.types import Sketch
+
+_SINCE = struct.Struct("<d")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """A sketch and when its window began.
+
+    Attributes:
+        sketch: as it was when it was last changed or turned.
+        since: seconds since the epoch; 0 without windows.
+    """
+
+    sketch: Sketch
+    since: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """Takes sketches out of the ledger's bytes and puts them back.
+
+    Attributes:
+        layout: of the sketches.
+        windows: when they are forgotten; None never.
+        fingerprint: of the guard whose sketches they are.
+    """
+
+    layout: Layout
+    windows: Windows | None
+    fingerprint: str
+
+    def load(self, data: bytes, *, at: float) -> Kept:
+        """Read what `dump` wrote, as it is by now.
+
+        A sketch that was stored without windows counts as one of the running window.
+
+        Raises:
+            GuardError: the bytes are not a sketch of this layout.
+        """
+        since = 0.0 if self.windows is None else self.windows.start(at)
+        if len(data) == self.layout.sketch_bytes + _SINCE.size:
+            (since,) = _SINCE.unpack_from(data, self.layout.sketch_bytes)
+            data = data[: self.layout.sketch_bytes]
+        return self.turned(Kept(self.layout.from_bytes(data), since), at=at)
+
+    def dump(self, kept: Kept) -> bytes:
+        """Return the bytes to store."""
+        if self.windows is None:
+            return kept.sketch.tobytes()
+        return kept.sketch.tobytes() + _SINCE.pack(kept.since)
+
+    def turned(self, kept: Kept, *, at: float) -> Kept:
+        """Return what is left of a sketch by now."""
+        if self.windows is None or self.windows.start(at) <= kept.since:
+            return kept
+        sketch = self.windows.turned(
+            kept.sketch,
+            self.layout,
+            key=self.fingerprint.encode(),
+            since=kept.since,
+            at=at,
+        )
+        return Kept(sketch, self.windows.start(at))
+
+    def united(self, *kept: Kept) -> Kept:
+        """Return the union of sketches that were loaded at the same time."""
+        union = Kept(self.layout.empty(), max((one.since for one in kept), default=0.0))
+        for one in kept:
+            union = replace(union, sketch=self.layout.merge(union.sketch, one.sketch))
+        return union
