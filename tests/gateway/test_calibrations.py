@@ -113,3 +113,12 @@ def test_a_model_that_fails_is_not_served() -> None:
     """NaN instead of an answer is the encoder's error."""
     with pytest.raises(EncoderError, match="NaN"):
         check_model(PROBED, like(lambda rows: rows * np.nan))
+
+
+def test_no_server_starts_with_another_model(start_gateway: Any, tmp_path: Path) -> None:
+    """A model swapped for another of its name and width ends the start, before any answer."""
+    path = tmp_path / "x.cal"
+    path.write_bytes(PROBED.to_bytes())
+    start_gateway(ENCODER, calibration=path).stop()
+    with pytest.raises(ConfigurationError, match="another model"):
+        start_gateway(like(lambda rows: -rows), calibration=path)

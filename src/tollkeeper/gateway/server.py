@@ -26,7 +26,7 @@ from tollkeeper.gateway import openapi, secrets, wire
 from tollkeeper.gateway.admin import create_admin_app
 from tollkeeper.gateway.app import DataPlane, Models
 from tollkeeper.gateway.auth import KeyRing
-from tollkeeper.gateway.calibrations import calibration_for
+from tollkeeper.gateway.calibrations import calibration_for, check_model
 from tollkeeper.gateway.engine import Engine
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.operator import Operator, Store
@@ -104,6 +104,7 @@ def make_guard(settings: Settings, *, master: bytes, encoder: Encoder) -> Guard:
         given=settings.calibration,
         required=profile.needs_calibration,
     )
+    check_model(calibration, encoder)
     return Guard(profile, calibration, secret=guard_secret(master, encoder.name))
 
 
