@@ -19,6 +19,7 @@ from tollkeeper.encoders.base import Encoder
 from tollkeeper.gateway import server
 from tollkeeper.gateway.pools import pool_key
 from tollkeeper.gateway.settings import Settings
+from tollkeeper.gateway.stores import open_stores
 from tollkeeper.guard.calibration import Calibration
 from tollkeeper.types import Entry
 
@@ -82,7 +83,7 @@ class LiveGateway:
 def _serve(
     settings: Settings, encoder: Encoder | None, stack: ExitStack, *, clock: Callable[[], float]
 ) -> LiveGateway:
-    stores = server.open_stores(settings, clock=clock)
+    stores = open_stores(settings, clock=clock)
     gateway = server.Gateway(
         settings,
         stores,

@@ -21,9 +21,10 @@ from tollkeeper.bench.ledger_durability import (
     measure,
 )
 from tollkeeper.gateway.pools import Deployment
-from tollkeeper.gateway.server import guard_secret, open_stores
+from tollkeeper.gateway.server import guard_secret
 from tollkeeper.gateway.service import identity
 from tollkeeper.gateway.settings import Settings
+from tollkeeper.gateway.stores import open_stores
 from tollkeeper.guard import profiles
 from tollkeeper.guard.calibration import Calibration
 from tollkeeper.guard.guard import Guard

@@ -5,6 +5,7 @@ The table in docs/operations.md, kept by whole gateways.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,9 @@ def test_another_key_version_is_another_view_and_nothing_else(
     np.testing.assert_allclose(seen @ seen.T, answers @ answers.T, atol=1e-5)
     assert (raised.entry().spent, raised.entry().sketch) == (3, entry.sketch)
     raised.stop()
-    back = start_gateway(ENCODER, key_version=1)
+    with pytest.raises(ConfigurationError, match="key_version was 2 and is now 1"):
+        start_gateway(ENCODER)
+    back = start_gateway(ENCODER, key_version=1, accept_new_guard=True)
     assert np.array_equal(back.embed(ASKED, key=key), answers)
 
 
@@ -80,6 +83,9 @@ def test_a_lost_ledger_costs_keys_and_coverage_but_no_answer(
     """Former keys are refused; a tenant of the former name sees its former space."""
     key, answers, _ = before
     forget(folder)
+    with pytest.raises(ConfigurationError, match=r"ledger\.sqlite3 is missing"):
+        start_gateway(ENCODER)
+    (folder / "deployment.json").unlink()
     served = start_gateway(ENCODER)
     assert served.post({"model": ENCODER.name, "input": "a"}, key=key).status_code == 401
     assert np.array_equal(served.embed(ASKED), answers)
@@ -93,9 +99,8 @@ def test_a_lost_master_key_costs_everything(start_gateway: Any, before: Any, fol
     with pytest.raises(ConfigurationError, match=r"master\.key is missing"):
         start_gateway(ENCODER)
     forget(folder)
-    with pytest.raises(ConfigurationError, match="--accept-new-guard"):
-        start_gateway(ENCODER)
-    served = start_gateway(ENCODER, accept_new_guard=True)
+    (folder / "deployment.json").unlink()
+    served = start_gateway(ENCODER)
     assert served.post({"model": ENCODER.name, "input": "a"}, key=key).status_code == 401
     assert np.abs(served.embed(ASKED) - answers).max() > 0.1
 
@@ -105,9 +110,12 @@ def test_a_damaged_deployment_is_made_anew_when_deleted(
 ) -> None:
     """It ends the start; without it the server starts and the tenant goes on as before."""
     key, answers, entry = before
-    (folder / "deployment.json").write_text('{"model": "m')
-    with pytest.raises(ConfigurationError, match=r"cannot read .*deployment\.json"):
-        start_gateway(ENCODER)
+    path = folder / "deployment.json"
+    fields = json.loads(path.read_text())
+    for damaged in ('{"model": "m', json.dumps(fields | {"knee": "high"}), "[]"):
+        path.write_text(damaged)
+        with pytest.raises(ConfigurationError, match=r"cannot read .*deployment\.json"):
+            start_gateway(ENCODER)
     (folder / "deployment.json").unlink()
     served = start_gateway(ENCODER)
     assert np.array_equal(served.embed(ASKED, key=key), answers)

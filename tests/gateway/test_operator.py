@@ -15,6 +15,7 @@ from tollkeeper.gateway.links import LINKS, SETTLE_S
 from tollkeeper.gateway.operator import Operator
 from tollkeeper.gateway.pools import Deployment
 from tollkeeper.gateway.settings import Settings
+from tollkeeper.gateway.stores import open_stores
 from tollkeeper.guard.calibration import Calibration
 from tollkeeper.guard.windows import DAY_S
 from tollkeeper.testing.encoders import hash_encoder
@@ -29,7 +30,7 @@ def parts(tmp_path: Path) -> Any:
     sample = encoder.embed([f"s{i}" for i in range(64)])
     path.write_bytes(Calibration.fit(sample, rng=np.random.default_rng(0)).to_bytes())
     settings = Settings(data_dir=tmp_path / "d", profile="cheapest", calibration=path)
-    stores = server.open_stores(settings, clock=lambda: 1.0)
+    stores = open_stores(settings, clock=lambda: 1.0)
     gateway = server.Gateway(
         settings, stores, encoder=encoder, clock=lambda: 1.0, rng=np.random.default_rng(0)
     )
@@ -195,18 +196,19 @@ def test_names_that_no_path_can_hold(parts: Any, name: str) -> None:
 def test_another_master_key_is_refused(tmp_path: Path) -> None:
     """A ledger opened with a lost or foreign master key is refused instead of re-keyed."""
     settings = Settings(data_dir=tmp_path)
-    server.open_stores(settings, clock=lambda: 0.0).store.close()
-    server.open_stores(settings, clock=lambda: 0.0).store.close()
+    open_stores(settings, clock=lambda: 0.0).store.close()
+    open_stores(settings, clock=lambda: 0.0).store.close()
     (tmp_path / "master.key").rename(tmp_path / "backup")
     with pytest.raises(ConfigurationError, match=r"master\.key is missing"):
-        server.open_stores(settings, clock=lambda: 0.0)
+        open_stores(settings, clock=lambda: 0.0)
     assert not (tmp_path / "master.key").exists()
     (tmp_path / "master.key").write_text("ab" * 32)
     with pytest.raises(ConfigurationError, match="another master key"):
-        server.open_stores(settings, clock=lambda: 0.0)
+        open_stores(settings, clock=lambda: 0.0)
     elsewhere = Settings(data_dir=tmp_path / "other", ledger=settings.ledger_url)
-    with pytest.raises(ConfigurationError, match="another master key"):
-        server.open_stores(elsewhere, clock=lambda: 0.0)
+    with pytest.raises(ConfigurationError, match=r"master\.key is missing"):
+        open_stores(elsewhere, clock=lambda: 0.0)
+    assert not (tmp_path / "other" / "master.key").exists()
 
 
 @pytest.mark.parametrize("inputs", [0, -1, float("nan")])

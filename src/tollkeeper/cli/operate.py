@@ -73,13 +73,14 @@ def _operator(
     """
     from tollkeeper.gateway import server
     from tollkeeper.gateway.settings import load
+    from tollkeeper.gateway.stores import open_stores
 
     settings = load(config_file, data_dir=data_dir, ledger=ledger)
     if not (may_create or settings.ledger or settings.data_dir.is_dir()):
         raise ConfigurationError(
             f"there is no data folder {settings.data_dir}: give the server's with --data-dir"
         )
-    stores = server.open_stores(settings, clock=server.wall_clock)
+    stores = open_stores(settings, clock=server.wall_clock)
     try:
         yield server.make_operator(settings, stores, clock=server.wall_clock)
     finally:

@@ -18,8 +18,8 @@ from tollkeeper.cli.output import emit
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-    from tollkeeper.gateway.server import Stores
     from tollkeeper.gateway.settings import Settings
+    from tollkeeper.gateway.stores import Stores
 
 FIRST_TENANT = "default"
 _TINY_IMAGE = (
@@ -82,10 +82,11 @@ def _run(settings: Settings, *, as_json: bool) -> None:
     import numpy as np
 
     from tollkeeper.gateway import server
+    from tollkeeper.gateway.stores import open_stores
 
     # The encoder first: a mistyped SPEC must not leave a data folder behind.
     encoder = server.make_encoder(settings)
-    stores = server.open_stores(settings, clock=server.wall_clock)
+    stores = open_stores(settings, clock=server.wall_clock)
     gateway = server.Gateway(
         settings, stores, encoder=encoder, clock=server.wall_clock, rng=np.random.default_rng()
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from tollkeeper.guard.layout import Layout
 from tollkeeper.guard.windows import Windows
@@ -82,3 +83,12 @@ class Archive:
         for one in kept:
             union = replace(union, sketch=self.layout.merge(union.sketch, one.sketch))
         return union
+
+
+def windows(length: float | Literal["month"] | None, carry_over: float) -> Windows | None:
+    """Return when pools forget; without a length never.
+
+    Raises:
+        ConfigurationError: less than an hour, or a share outside [0, 1].
+    """
+    return None if length is None else Windows(length, carry_over)

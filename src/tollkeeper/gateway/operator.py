@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from tollkeeper.errors import ConfigurationError, UnknownNameError
-from tollkeeper.gateway.archive import Archive
+from tollkeeper.gateway.archive import Archive, windows
 from tollkeeper.gateway.auth import KeyRing
 from tollkeeper.gateway.links import Links, Overlap
 from tollkeeper.gateway.pools import Deployment, pool_key
@@ -94,7 +94,7 @@ class Operator:
         self._tracks = profile.tables > 0
         self._archive = Archive(
             profile.layout,
-            deployment.windows if deployment else None,
+            windows(deployment.window, deployment.carry_over) if deployment else None,
             deployment.fingerprint if deployment else "",
         )
 

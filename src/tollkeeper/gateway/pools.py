@@ -13,9 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from tollkeeper.errors import ConfigurationError
-from tollkeeper.guard.windows import Windows
+import msgspec
 
+from tollkeeper.errors import ConfigurationError
+
+DEPLOYMENT = "deployment.json"
 _log = logging.getLogger("tollkeeper.pools")
 
 
@@ -37,6 +39,7 @@ class Deployment:
         knee: of the calibration, if it has one.
         window: days, or "month"; None without windows.
         carry_over: share of the marks that stay from window to window.
+        key_version: of the tenants' transform keys.
     """
 
     model: str
@@ -47,11 +50,7 @@ class Deployment:
     knee: float | None = None
     window: float | Literal["month"] | None = None
     carry_over: float = 0.0
-
-    @property
-    def windows(self) -> Windows | None:
-        """When its pools forget; None never."""
-        return None if self.window is None else Windows(self.window, self.carry_over)
+    key_version: int = 1
 
     def save(self, data_dir: Path) -> None:
         """Write `deployment.json`.
@@ -59,10 +58,10 @@ class Deployment:
         Raises:
             ConfigurationError: the directory cannot be written.
         """
-        draft = data_dir / "deployment.json.new"
+        draft = data_dir / f"{DEPLOYMENT}.new"
         try:
             draft.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-            draft.replace(data_dir / "deployment.json")
+            draft.replace(data_dir / DEPLOYMENT)
         except OSError as error:
             raise ConfigurationError(f"cannot write to {data_dir}: {error}") from error
 
@@ -73,14 +72,14 @@ class Deployment:
         Raises:
             ConfigurationError: the file is damaged.
         """
-        path = data_dir / "deployment.json"
+        path = data_dir / DEPLOYMENT
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
+            return msgspec.json.decode(path.read_bytes(), type=cls)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, msgspec.MsgspecError) as error:
             raise ConfigurationError(
-                f"cannot read {path}: {error}; start the server once"
+                f"cannot read {path}: {error}; delete it, and the next start writes it anew"
             ) from error
 
 
@@ -98,7 +97,10 @@ def check_unchanged(previous: Deployment | None, now: Deployment, *, accepted: b
     Raises:
         ConfigurationError: the same encoder and profile have become another guard.
     """
-    if previous is None or _identity(previous) == _identity(now):
+    if previous is None:
+        return
+    _check_key_version(previous.key_version, now.key_version, accepted=accepted)
+    if _identity(previous) == _identity(now):
         return
     renamed = bool(previous.spec) and previous.spec != now.spec
     # Files of older versions do not hold the SPEC: there another model may be a wish.
@@ -108,10 +110,21 @@ def check_unchanged(previous: Deployment | None, now: Deployment, *, accepted: b
         return
     raise ConfigurationError(
         f"encoder {now.spec!r} with profile {now.profile!r} was {_in_words(previous)} and is now "
-        f"{_in_words(now)}: every tenant's space changes, so stored documents must be embedded "
-        "again, and coverage, spend and budgets start anew; restore the former model and "
-        "calibration, or pass --accept-new-guard if this is intended"
+        f"{_in_words(now)}: coverage, spend and budgets start anew, and if it is another model, "
+        "every tenant's space changes and stored documents must be embedded again; restore the "
+        "former model and calibration, or pass --accept-new-guard if this is intended"
     )
+
+
+def _check_key_version(previous: int, now: int, *, accepted: bool) -> None:
+    """Raising it is a wish; a lower one is most likely a setting that was forgotten."""
+    if now < previous and not accepted:
+        raise ConfigurationError(
+            f"key_version was {previous} and is now {now}: every tenant's space changes back; "
+            f"set it to {previous}, or pass --accept-new-guard if this is intended"
+        )
+    if now != previous:
+        _log.warning("guard.changed key_version=%s", now)
 
 
 def _identity(deployment: Deployment) -> tuple[str, int, str]:

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import uvicorn
@@ -25,67 +25,24 @@ from tollkeeper.errors import ConfigurationError, TollkeeperError
 from tollkeeper.gateway import openapi, secrets, wire
 from tollkeeper.gateway.admin import create_admin_app
 from tollkeeper.gateway.app import DataPlane, Models
-from tollkeeper.gateway.auth import KeyRing
+from tollkeeper.gateway.archive import windows
 from tollkeeper.gateway.calibrations import calibration_for, check_model
 from tollkeeper.gateway.engine import Engine
 from tollkeeper.gateway.metrics import Metrics
-from tollkeeper.gateway.operator import Operator, Store
+from tollkeeper.gateway.operator import Operator
 from tollkeeper.gateway.policy import Places
 from tollkeeper.gateway.pools import Deployment, check_unchanged
 from tollkeeper.gateway.service import Service
 from tollkeeper.gateway.settings import Settings
+from tollkeeper.gateway.stores import Stores
 from tollkeeper.guard import keys, profiles
 from tollkeeper.guard.guard import Guard
-from tollkeeper.ledger.open import open_ledger
 
 STANDING_POLL_S = 0.4
 PRUNE_TURNS = 9000  # old records go once an hour
 LINK_TURNS = 1500  # tenants are compared every ten minutes
 ENGINE_STOP_S = 5.0
 _log = logging.getLogger("tollkeeper.server")
-
-
-@dataclass(frozen=True, slots=True)
-class Stores:
-    """What the operator's verbs need: no encoder is loaded for them."""
-
-    store: Store
-    keyring: KeyRing
-    master: bytes
-
-
-def open_stores(settings: Settings, *, clock: Callable[[], float]) -> Stores:
-    """Open the ledger and the key ring of a data directory.
-
-    Raises:
-        ConfigurationError: a secret or the ledger's URL is wrong.
-        LedgerError: the ledger is damaged.
-    """
-    given = settings.master_key.get_secret_value() if settings.master_key else None
-    _refuse_missing_key(settings, given)
-    master = secrets.master_key(settings.data_dir, given)
-    store = cast("Store", open_ledger(settings.ledger_url))
-    fingerprint = keys.derive(master, "master-key-fingerprint", length=8).hex()
-    if store.remember("master-key", fingerprint) != fingerprint:
-        store.close()
-        raise ConfigurationError(
-            f"the ledger {settings.ledger_url} was made with another master key than the one in "
-            f"{settings.data_dir}: with this one every API key and every answer would change; "
-            "restore the right master.key or name another ledger"
-        )
-    pepper = keys.derive(master, "api-keys")
-    return Stores(store, KeyRing(store, pepper=pepper, clock=clock), master)
-
-
-def _refuse_missing_key(settings: Settings, given: str | None) -> None:
-    """A ledger without its master key must not get a new one: every answer would change."""
-    path = settings.data_dir / "master.key"
-    ledger = settings.data_dir / "ledger.sqlite3"
-    if given is None and not path.exists() and settings.ledger is None and ledger.exists():
-        raise ConfigurationError(
-            f"{path} is missing, but {ledger} was made with it: restore it from a backup, or "
-            "move the ledger away to start anew with new keys and new answers"
-        )
 
 
 def make_guard(settings: Settings, *, master: bytes, encoder: Encoder) -> Guard:
@@ -169,6 +126,7 @@ class Gateway:
             guard.calibration.knee,
             settings.window,
             settings.carry_over,
+            settings.key_version,
         )
         self.service = Service(
             encoder,
@@ -180,7 +138,7 @@ class Gateway:
             shadow=settings.shadow,
             on_ledger_failure=settings.on_ledger_failure,
             key_version=settings.key_version,
-            windows=deployment.windows,
+            windows=windows(deployment.window, deployment.carry_over),
         )
         self.engine = Engine(self.service)
         self.keyring = stores.keyring
