@@ -95,10 +95,11 @@ def test_an_attack_that_no_encoder_takes_is_not_said_to_be_covered(
 
 
 def test_copies_by_attacks_have_the_names_that_are_promised() -> None:
-    """Two metrics an attack and encoder, one of which the audit looks for."""
+    """Two metrics an attack and encoder, one of which the audit looks for; one run has no spread."""
     samples = Samples()
     theft._add_attacks([(one, {"fidelity": 0.5}) for one in toolkit_jobs()], samples)
     names = set(samples.metrics())
+    assert all(metric.interval is None for metric in samples.metrics().values())
     assert "theft_attack.text.merged-inputs.open" in names
     assert "theft_attack.image.rda.recommended" in names
     for attack, pattern in EXPERIMENT.attacks.items():

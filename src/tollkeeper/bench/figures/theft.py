@@ -93,7 +93,7 @@ def jobs(stage: Payload[Stage], encoder: str, plan: Plan) -> Iterator[Job]:
         for budget in plan.budgets:
             yield Job(stage, plan, encoder, "none", "open", budget, seed)
         for profile in plan.profiles:
-            for way in ways.WAYS.get(profile, ("greedy",)):
+            for way in ways.WAYS.get(profile, ways.WAYS["recommended"]):
                 yield Job(stage, plan, encoder, profile, way, plan.guarded, seed)
 
 

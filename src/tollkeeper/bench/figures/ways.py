@@ -4,7 +4,9 @@
 - `averaged`: as `greedy`, but each input is asked ten times and the answers are averaged, which
   fresh noise does not survive. A budget counts distinct inputs (decision 14), so the nine other
   times are repeats: outside the budget, told beside it, and not charged by the published guard;
-- `greedy3`: through three accounts that all go on, joined by shared inputs;
+- `greedy3`: through three accounts that all go on, joined by one network with a head for each
+  account. Joined by shared inputs, noisy answers made a much poorer copy of the text encoder and
+  an equal one of the image encoder, in a trial that is not part of an experiment;
 - `stop`: through one account that is left at its first changed answer;
 - `merged`: through one account that is asked every input merged with the same filler, so that
   all of them lie in one place;
@@ -44,7 +46,7 @@ SEVERAL: Mapping[str, int] = {"greedy3": 3}
 """Ways with several accounts that are asked to the end, and how many."""
 
 _JOINED = {
-    "greedy3": "sybil-overlap",
+    "greedy3": "sybil-trunk",
     "overlap": "sybil-overlap",
     "rotation": "sybil-rotation",
     "trunk": "sybil-trunk",
