@@ -2,8 +2,9 @@
 
 - `greedy`: through one account, whatever the answers are by then, until it is refused;
 - `averaged`: as `greedy`, but each input is asked ten times and the answers are averaged, which
-  fresh noise does not survive. A budget counts distinct inputs (decision 14), so the nine other
-  times are repeats: outside the budget, told beside it, and not charged by the published guard;
+  fresh noise does not survive, and standardized, which takes out the tenant's shift. A budget
+  counts distinct inputs (decision 14), so the nine other times are repeats: outside the budget,
+  told beside it, and not charged by the published guard;
 - `greedy3`: through three accounts that all go on, joined by one network with a head for each
   account. Joined by shared inputs, noisy answers made a much poorer copy of the text encoder and
   an equal one of the image encoder, in a trial that is not part of an experiment;
@@ -31,6 +32,7 @@ from tollkeeper.attacks.asking import take
 from tollkeeper.attacks.base import Attack
 from tollkeeper.attacks.merged import Merge
 from tollkeeper.attacks.recovery.averages import AverageRepeats
+from tollkeeper.attacks.recovery.standardized import Standardized
 from tollkeeper.attacks.selection.random import FixedOrder
 from tollkeeper.attacks.sybil.canary import StopAtNoise
 from tollkeeper.attacks.sybil.mappers import ProcrustesMapper
@@ -107,7 +109,8 @@ def _attack(job: Job, stage: Stage) -> Attack:
     if job.way == "greedy":
         attack: Attack = inside
     elif job.way == "averaged":
-        attack = replace(inside, recovery=AverageRepeats(times=_TIMES))
+        recovery = Standardized(inner=AverageRepeats(times=_TIMES))
+        attack = replace(inside, recovery=recovery)
     elif job.way == "merged":
         attack = Merge(inner=inside, filler=traffic.filler(_narrow(job, stage)))
     elif job.way == "stop":
