@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -15,7 +18,7 @@ from tollkeeper.attacks.presets import for_two_cores  # noqa: E402
 from tollkeeper.attacks.sybil.canary import Canary, StopAtNoise  # noqa: E402
 from tollkeeper.attacks.sybil.mapped import Mapped  # noqa: E402
 from tollkeeper.encoders.metered import Meter, MeteredEncoder  # noqa: E402
-from tollkeeper.errors import RefusalError  # noqa: E402
+from tollkeeper.errors import ConfigurationError, RefusalError  # noqa: E402
 from tollkeeper.testing import FakeClock  # noqa: E402
 from tollkeeper.testing.victims import ToyTextVictim, sentences  # noqa: E402
 from tollkeeper.types import Batch, Embeddings  # noqa: E402
@@ -64,6 +67,33 @@ def test_looking_at_the_canary_costs_repeats_only() -> None:
     assert (meter.queries_spent, meter.repeats) == (50, 4)
     assert canary.remaining == 950
     assert canary.embed([]).shape == (0, 16)
+
+
+def test_rounding_is_no_noise() -> None:
+    """An answer that wobbles within the share stays clean, and beyond it does not."""
+
+    class Wobbling(ToyTextVictim):
+        calls = 0
+
+        def embed(self, inputs: Batch) -> Embeddings:
+            self.calls += 1
+            return super().embed(inputs) * np.float32(1 + 1e-4 * (self.calls % 2))
+
+    def asked(rounding: float) -> int:
+        meter = Meter(100)
+        canary = Canary(MeteredEncoder(Wobbling(), meter=meter), rounding=rounding)
+        with suppress(RefusalError):
+            canary.embed(sentences(50))
+        return meter.queries_spent
+
+    assert (asked(1e-3), asked(1e-5)) == (50, 16)
+
+
+@pytest.mark.parametrize("bad", [{"rounding": 1.0}, {"rounding": -0.1}, {"every": 0}])
+def test_a_canary_that_never_sings_is_refused(bad: Any) -> None:
+    """No look, or none that could see anything, is a mistake."""
+    with pytest.raises(ConfigurationError, match="a look every 1 input or more"):
+        StopAtNoise(inner=Direct(), **bad)
 
 
 def test_sybils_collect_what_one_account_would_not_get() -> None:

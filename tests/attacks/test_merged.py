@@ -12,7 +12,7 @@ from tollkeeper.attacks.direct import Direct  # noqa: E402
 from tollkeeper.attacks.merged import Merge, merged  # noqa: E402
 from tollkeeper.attacks.networks.ngram import NGram  # noqa: E402
 from tollkeeper.attacks.presets import for_two_cores  # noqa: E402
-from tollkeeper.errors import InputError  # noqa: E402
+from tollkeeper.errors import ConfigurationError, InputError  # noqa: E402
 from tollkeeper.testing import FakeClock  # noqa: E402
 from tollkeeper.testing.victims import ToyTextVictim, blobs, sentences  # noqa: E402
 from tollkeeper.types import Batch, Embeddings  # noqa: E402
@@ -29,6 +29,12 @@ def test_texts_are_prefixed_and_images_blended() -> None:
     for inputs, filler in ((["a"], images[0]), (images, "a"), (images, blobs(1, side=8)[0])):
         with pytest.raises(InputError, match="texts and a text"):
             merged(inputs, filler)
+
+
+def test_a_share_of_everything_is_refused() -> None:
+    """A blend of the filler alone would ask one question only."""
+    with pytest.raises(ConfigurationError, match=r"share in \[0, 1\), got 1.0"):
+        Merge(inner=Direct(), share=1.0)
 
 
 def test_every_query_is_merged_and_the_copy_sees_plain_ones() -> None:

@@ -141,6 +141,29 @@ def test_machines_get_the_result_file(steal: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.torch
+def test_a_disguise_takes_its_filler_from_the_pool(steal: Any, tmp_path: Path) -> None:
+    """`merged-inputs` runs with no word about a filler, and spends what it may."""
+    assert steal("--seeds", "1", name="merged-inputs").status == 0
+    assert [row["queries"] for row in result(tmp_path)["rows"]] == [20, 50]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(("name", "accounts"), [("stop-at-noise", "1"), ("sybil-stop", "3")])
+def test_accounts_with_a_canary_are_left(
+    steal: Any, tmp_path: Path, name: str, accounts: str
+) -> None:
+    """Behind a guard they stop in time, at the cost of a repeat for every look; else never."""
+    words = ("--accounts", accounts, "--seeds", "1", "--set", "every=2")
+    guarded = steal(*words, "--profile", "cheapest", name=name, budget="200")
+    assert guarded.status == 0, guarded.err
+    (run,) = result(tmp_path)["rows"][0]["runs"]
+    assert 2 <= run["queries"] < 100
+    assert run["repeats"] >= run["queries"] // 2
+    assert steal(*words, name=name, budget="200").status == 0
+    assert result(tmp_path)["rows"][0]["runs"][0]["queries"] == 200
+
+
+@pytest.mark.torch
 def test_a_folder_of_images_is_a_pool(
     cli: Callable[..., Any], tmp_path: Path, one_thread: None
 ) -> None:

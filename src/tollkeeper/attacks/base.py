@@ -57,11 +57,14 @@ class Attack(ABC):
 
     Attributes:
         paper: where the method was published.
-        least_accounts: identities without which the method makes no sense.
     """
 
     paper: ClassVar[str] = ""
-    least_accounts: ClassVar[int] = 1
+
+    @property
+    def least_accounts(self) -> int:
+        """Identities without which the method makes no sense."""
+        return 1
 
     @property
     def asks_per_input(self) -> int:

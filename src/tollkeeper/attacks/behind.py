@@ -25,6 +25,11 @@ class Behind(Attack):
     inner: Attack
 
     @property
+    def least_accounts(self) -> int:
+        """Identities that the inner attack needs."""
+        return self.inner.least_accounts
+
+    @property
     def asks_per_input(self) -> int:
         """Distinct queries that one input becomes."""
         return self.inner.asks_per_input

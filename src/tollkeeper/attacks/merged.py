@@ -18,7 +18,7 @@ import numpy as np
 from tollkeeper.attacks.asking import remaining
 from tollkeeper.attacks.behind import Behind
 from tollkeeper.encoders.base import Encoder
-from tollkeeper.errors import InputError
+from tollkeeper.errors import ConfigurationError, InputError
 from tollkeeper.types import Batch, Embeddings
 
 
@@ -46,10 +46,10 @@ def merged(inputs: Batch, filler: Any, *, share: float = 0.5) -> Batch:
 class Merging:
     """An account that is asked every input merged with a filler."""
 
-    def __init__(self, account: Encoder, filler: Any) -> None:
-        """Stand before a metered account."""
+    def __init__(self, account: Encoder, filler: Any, *, share: float = 0.5) -> None:
+        """Stand before a metered account; filler and share are those of `merged`."""
         self.name, self.dim, self.accepts = account.name, account.dim, account.accepts
-        self._account, self._filler = account, filler
+        self._account, self._filler, self._share = account, filler, share
 
     @property
     def remaining(self) -> int:
@@ -60,7 +60,7 @@ class Merging:
         """Return the (n, d) answers to the merged inputs."""
         if len(inputs) == 0:
             return np.empty((0, self.dim), dtype=np.float32)
-        return self._account.embed(merged(inputs, self._filler))
+        return self._account.embed(merged(inputs, self._filler, share=self._share))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +69,23 @@ class Merge(Behind):
 
     Attributes:
         filler: what every input is merged with; None takes the first input of the pool.
+        share: of the filler in a blend of images.
     """
 
     paper: ClassVar[str] = "ours"
     filler: Any = None
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse a blend that shows nothing of the input.
+
+        Raises:
+            ConfigurationError: a share that is not in [0, 1).
+        """
+        if not 0 <= self.share < 1:
+            raise ConfigurationError(f"expected a filler's share in [0, 1), got {self.share}")
 
     def put(self, account: Encoder, queries: Batch) -> Encoder:
         """Return the account behind the disguise."""
-        return Merging(account, queries[0] if self.filler is None else self.filler)
+        filler = queries[0] if self.filler is None else self.filler
+        return Merging(account, filler, share=self.share)

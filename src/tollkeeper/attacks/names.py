@@ -61,6 +61,12 @@ ATTACKS: Mapping[str, Entry] = {
     "text-distillation": Entry(
         "presets:text_distillation", "a smaller text encoder", "arXiv 2406.09355", _TEXT
     ),
+    "merged-inputs": Entry(
+        "presets:merged_inputs", "merge every input with one filler", "ours", _BOTH
+    ),
+    "stop-at-noise": Entry(
+        "presets:stop_at_noise", "leave at the first perturbed answer", "ours", _BOTH
+    ),
     "sybil-overlap": Entry(
         "presets:sybil_overlap",
         "accounts mapped by shared inputs",
@@ -74,6 +80,9 @@ ATTACKS: Mapping[str, Entry] = {
         "presets:sybil_rotation", "the same against orthogonal transforms", "ours", _BOTH
     ),
     "sybil-trunk": Entry("presets:sybil_trunk", "one trunk, a head per account", "ours", _BOTH),
+    "sybil-stop": Entry(
+        "presets:sybil_stop", "the same, each left at its first perturbed answer", "ours", _BOTH
+    ),
 }
 
 

@@ -6,10 +6,12 @@ from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from tollkeeper.attacks.base import Attack
+from tollkeeper.attacks.behind import Behind
 from tollkeeper.attacks.cont_steal import ContSteal
 from tollkeeper.attacks.direct import Direct
 from tollkeeper.attacks.fit import SGD, Adam, Schedule
 from tollkeeper.attacks.head_recreation import HeadRecreation
+from tollkeeper.attacks.merged import Merge
 from tollkeeper.attacks.networks.convnet import ConvNet
 from tollkeeper.attacks.networks.ngram import NGram
 from tollkeeper.attacks.networks.resnet import ResNet
@@ -30,6 +32,7 @@ from tollkeeper.attacks.recovery.standardized import Standardized
 from tollkeeper.attacks.stolen_encoder import StolenEncoder
 from tollkeeper.attacks.surrogate import NetworkFactory
 from tollkeeper.attacks.sybil.alignment import RotationMatcher
+from tollkeeper.attacks.sybil.canary import StopAtNoise
 from tollkeeper.attacks.sybil.mapped import Mapped
 from tollkeeper.attacks.sybil.mappers import RidgeMapper
 from tollkeeper.attacks.sybil.matched import Matched
@@ -143,6 +146,21 @@ def sybil_trunk() -> SharedTrunk:
     return SharedTrunk()
 
 
+def merged_inputs() -> Merge:
+    """InfoNCE on answers to inputs that are all merged with the beginning of the pool."""
+    return Merge(inner=infonce())
+
+
+def stop_at_noise() -> StopAtNoise:
+    """InfoNCE on the answers of one account until the first that is perturbed."""
+    return StopAtNoise(inner=infonce())
+
+
+def sybil_stop() -> StopAtNoise:
+    """One trunk with a head per account, each left at its first perturbed answer."""
+    return StopAtNoise(inner=sybil_trunk())
+
+
 def for_two_cores(
     attack: A, *, text: bool = False, epochs: int = 20, network: NetworkFactory | None = None
 ) -> A:
@@ -154,7 +172,7 @@ def for_two_cores(
         epochs: passes over the answers.
         network: another one than the small default.
     """
-    if isinstance(attack, Mapped):
+    if isinstance(attack, Mapped | Behind):
         inner = for_two_cores(attack.inner, text=text, epochs=epochs, network=network)
         return cast("A", replace(attack, inner=inner))
     if isinstance(attack, Matched):

@@ -129,9 +129,13 @@ class Samples:
         self._kinds[name] = (unit, direction)
 
     def metrics(self) -> dict[str, Metric]:
-        """Return means with the range over secrets as interval."""
+        """Return means with the range over secrets as interval; a single value has none."""
         return {
-            name: Metric(float(np.mean(found)), *self._kinds[name], (min(found), max(found)))
+            name: Metric(
+                float(np.mean(found)),
+                *self._kinds[name],
+                (min(found), max(found)) if len(found) > 1 else None,
+            )
             for name, found in self._values.items()
         }
 

@@ -33,10 +33,14 @@ class Mapped(Attack):
     """
 
     paper: ClassVar[str] = "Dubinski et al., NeurIPS 2023"
-    least_accounts: ClassVar[int] = 2
     inner: Attack
     mapper: Mapper = field(default_factory=RidgeMapper)
     anchors: int = 300
+
+    @property
+    def least_accounts(self) -> int:
+        """Identities without which the method makes no sense."""
+        return 2
 
     @property
     def asks_per_input(self) -> int:

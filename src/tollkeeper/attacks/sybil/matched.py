@@ -32,9 +32,13 @@ class Matched(Attack):
     """
 
     paper: ClassVar[str] = "ours"
-    least_accounts: ClassVar[int] = 2
     inner: Offline
     matcher: Matcher = field(default_factory=CoordinateMatcher)
+
+    @property
+    def least_accounts(self) -> int:
+        """Identities without which the method makes no sense."""
+        return 2
 
     def __post_init__(self) -> None:
         """Refuse what would be asked beside the matched inputs.

@@ -44,9 +44,13 @@ class SharedTrunk(Recovering):
     """
 
     paper: ClassVar[str] = "ours"
-    least_accounts: ClassVar[int] = 2
     width: int = 512
     objective: Objective = field(default_factory=MSE)
+
+    @property
+    def least_accounts(self) -> int:
+        """Identities without which the method makes no sense."""
+        return 2
 
     def run(
         self, victim: Encoder, queries: Batch, *, rng: np.random.Generator, progress: Progress

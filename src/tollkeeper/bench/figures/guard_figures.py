@@ -3,20 +3,22 @@
 Every guard profile walks the same accounts: customers of narrow and of wide tasks, and a
 thief with a broad pool. Price signals that were tried are compared at one honest ceiling,
 plain and under the disguises that a thief has. What the free answers are worth to a thief is
-measured by stealing: undefended, and behind the guard in the best way known.
+measured by stealing: undefended, behind the guard in the best ways known, and with every attack
+of the toolkit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from tollkeeper.bench.experiment import Context, Experiment, Measurement, Metric
-from tollkeeper.bench.figures import denoise, signals, theft, thieves, walks
-from tollkeeper.bench.figures.theft import Plan
+from tollkeeper.bench.experiment import Context, Experiment, Measurement
+from tollkeeper.bench.figures import denoise, signals, theft, thieves, toolkit, walks
+from tollkeeper.bench.figures.plan import SCENES, Plan
+from tollkeeper.bench.figures.prices import prices
 from tollkeeper.bench.figures.traffic import Stage, Traffic, load_stage
 from tollkeeper.bench.guard_coverage import Samples
 from tollkeeper.bench.theft.jobs import run_jobs
@@ -40,6 +42,7 @@ class Setting:
         stolen: inputs that a thief wants answered, rising; the budgets of the theft curve.
         pool: inputs that a thief who makes a copy can choose from.
         guarded: queries of thieves behind a guard; one of `stolen`.
+        attacked: queries of each attack of the toolkit.
         train: inputs that probes on copies are trained on.
         test: inputs that they are tested on.
         epochs: of a copy's training.
@@ -56,6 +59,7 @@ class Setting:
     stolen: tuple[int, ...] = (1000, 2000, 4000, 8000)
     pool: int = 10_000
     guarded: int = 4000
+    attacked: int = 2000
     train: int = 2000
     test: int = 2000
     epochs: int = 20
@@ -67,6 +71,7 @@ class Setting:
         return Plan(
             budgets=self.stolen,
             guarded=self.guarded,
+            attacked=self.attacked,
             profiles=tuple(name for name in self.profiles if name != "none"),
             pool=self.pool,
             train=self.train,
@@ -263,38 +268,13 @@ def measure(setting: Setting, context: Context) -> Measurement:
     if setting.thefts:
         facts["thefts"] = theft.measure(setting.plan(), context, samples, data)
     metrics = samples.metrics()
-    metrics |= dict(_prices(metrics, setting))
+    walked = {name.removeprefix("builtin:") for name in setting.encoders}
+    stolen = [name for name in SCENES if name in walked]
+    plan = setting.plan()
+    metrics |= dict(prices(metrics, stolen, plan.profiles, plan.budgets))
     return Measurement(metrics, diagnostics=facts, data=data)
 
 
-def _prices(metrics: Mapping[str, Metric], setting: Setting) -> Iterator[tuple[str, Metric]]:
-    """Yield the accounts that 90% of an undefended copy costs, for the best thief.
-
-    One account where asking on regardless, or asking in disguise, is good enough; otherwise
-    the fewest accounts, over orders of asking, for the smallest budget that is within 90% of
-    the largest one's copy.
-    """
-    walked = {name.removeprefix("builtin:") for name in setting.encoders}
-    for encoder in (name for name in theft.SCENES if name in walked):
-        curve = {n: metrics.get(f"theft.{encoder}.none.open.n{n}") for n in setting.stolen}
-        known = {count: found.value for count, found in curve.items() if found is not None}
-        if max(known.values(), default=0.0) <= 0:
-            continue  # nothing was stolen, so no price can be put on it
-        enough = min(n for n, value in known.items() if value >= _ENOUGH * max(known.values()))
-        yield f"queries_wanted.{encoder}", Metric(float(enough), "inputs", "higher")
-        for profile in setting.plan().profiles:
-            greedy = metrics[f"theft_share.{encoder}.{profile}.greedy"].value
-            worn = metrics.get(f"theft_share.{encoder}.{profile}.merged")
-            alone = max(greedy, worn.value if worn is not None else 0.0)
-            orders = [
-                metrics[f"accounts_{order}.{encoder}.{profile}.n{enough}"].value
-                for order in ("random", "sharded")
-            ]
-            price = 1.0 if alone >= _ENOUGH else min(orders)
-            yield f"price_accounts.{encoder}.{profile}", Metric(price, "accounts", "higher")
-
-
-_ENOUGH = 0.9
 _DISGUISED = 5000
 
 
@@ -320,6 +300,7 @@ EXPERIMENT = Experiment(
             stolen=(300, 600),
             pool=600,
             guarded=600,
+            attacked=200,
             train=300,
             test=200,
             epochs=1,
@@ -339,13 +320,8 @@ EXPERIMENT = Experiment(
         "price_accounts.*",
         "noise_left.*",
         "theft.*",
+        "theft_attack.*",
     ),
     covers=("recommended", "b4b-2023", "none"),
-    attacks={
-        "text-distillation": "theft.text.none.open.*",
-        "direct-infonce": "theft.image.none.open.*",
-        "sybil-overlap": "theft.*.recommended.overlap",
-        "sybil-rotation": "theft.*.recommended.rotation",
-        "sybil-trunk": "theft.*.recommended.trunk",
-    },
+    attacks=toolkit.metrics(),
 )
