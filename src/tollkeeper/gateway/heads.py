@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
-from tollkeeper.errors import LedgerError, TollkeeperError
+from tollkeeper.errors import ConflictError, LedgerError, TollkeeperError
 from tollkeeper.gateway.archive import Archive, Kept
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.ledger.base import Ledger
@@ -24,13 +24,15 @@ class Head:
         version: in the ledger.
         kept: its sketch.
         spent: inputs charged.
-        unsaved: whether the commit that would have stored it failed.
+        owed: what was answered and could not be stored; a later commit stores it.
+        lost: whether its commit did not land.
     """
 
     version: int
     kept: Kept
     spent: float = 0.0
-    unsaved: bool = False
+    owed: Kept | None = None
+    lost: bool = False
 
 
 class Heads:
@@ -72,13 +74,13 @@ class Heads:
         """
         pending = self._in_flight.pop(pool, None)
         head = self._heads.get(pool)
-        if pending is not None and head is not None and failure(pending) is not None:
-            head.unsaved = True
-        if head is not None and not head.unsaved:
+        if pending is not None and head is not None:
+            _settled(head, failure(pending))
+        if head is not None and not head.lost:
             return replace(head, kept=self._archive.turned(head.kept, at=at))
         return self._read(pool, head if self._open else None, at=at)
 
-    def _read(self, pool: str, unsaved: Head | None, *, at: float) -> Head:
+    def _read(self, pool: str, lost: Head | None, *, at: float) -> Head:
         """Read a pool from the ledger, keeping what was answered but could not be stored."""
         try:
             entry = self._ledger.read(pool)
@@ -87,13 +89,14 @@ class Heads:
                 raise
             self._metrics.fallbacks.labels("ledger", "open").inc()
             # A version that no ledger has: this can only conflict, and is then read again.
-            if unsaved is None:
-                return Head(-1, self._archive.load(b"", at=at))
-            return Head(-1, unsaved.kept, unsaved.spent)
+            known = self._archive.load(b"", at=at) if lost is None else lost.kept
+            owed = None if lost is None else lost.owed
+            return Head(-1, known, 0.0 if lost is None else lost.spent, owed)
         kept = self._archive.load(entry.sketch, at=at)
-        if unsaved is not None:
-            kept = self._archive.united(kept, self._archive.turned(unsaved.kept, at=at))
-        return Head(entry.version, kept, entry.spent)
+        owed = None if lost is None else lost.owed
+        if owed is not None:
+            kept = self._archive.united(kept, self._archive.turned(owed, at=at))
+        return Head(entry.version, kept, entry.spent, owed)
 
     def put(self, pool: str, head: Head) -> None:
         """Remember what was just handed to the ledger."""
@@ -105,8 +108,9 @@ class Heads:
 
     def drop(self, pool: str) -> None:
         """Read a pool anew when it is next asked for: an operator may have changed it."""
-        if pool not in self._in_flight:
-            self._heads.pop(pool, None)
+        head = self._heads.get(pool)
+        if pool not in self._in_flight and head is not None and head.owed is None:
+            del self._heads[pool]
 
     def sent(self, pools: Iterable[str], future: Future[Entry]) -> None:
         """Note whose commit is under way."""
@@ -119,7 +123,16 @@ class Heads:
             if self._in_flight.get(pool) is future:
                 del self._in_flight[pool]
                 if pool in self._heads:
-                    self._heads[pool].unsaved = True
+                    _settled(self._heads[pool], failure(future))
+
+
+def _settled(head: Head, error: TollkeeperError | None) -> None:
+    """Note how a head's commit ended: what conflicted is charged again, and not owed."""
+    head.lost = error is not None
+    if error is None:
+        head.owed = None
+    elif not isinstance(error, ConflictError):
+        head.owed = head.kept
 
 
 def failure(future: Future[Entry]) -> TollkeeperError | None:

@@ -294,8 +294,8 @@ class Service:
             charge, inputs = work.spent_by(tenant)
             key, data = self._key(tenant), self._archive.dump(own.kept)
             beside.append(Beside(key, data, own.version, charge, inputs))
-            self._heads.put(key, Head(own.version + 1, own.kept, own.spent + charge))
-        self._heads.put(work.pool, Head(head.version + 1, head.kept, head.spent))
+            self._heads.put(key, Head(own.version + 1, own.kept, own.spent + charge, own.owed))
+        self._heads.put(work.pool, Head(head.version + 1, head.kept, head.spent, head.owed))
         data = self._archive.dump(head.kept)
         return Submission(work.pool, work.records, data, head.version, beside)
 
@@ -329,7 +329,7 @@ class Service:
             return [], charge.asks
         policy = "open" if self._open else "closed"
         self.metrics.fallbacks.labels("ledger", policy).inc()
-        if self._open:
+        if self._open and not isinstance(failed, ConflictError):
             self._count(charge)
             return charge.answers, []
         return [failed] * len(charge.asks), []
