@@ -24,6 +24,7 @@ from tollkeeper.ledger.base import (
     KeepsKeys,
     KeepsTenants,
     Ledger,
+    Move,
     Submission,
 )
 from tollkeeper.ledger.memory import MemoryLedger
@@ -342,6 +343,28 @@ def check_closed_ledger_refuses_everything(ledger: AnyLedger) -> None:
     for use in uses:
         with pytest.raises(LedgerError, match="closed"):
             use()
+
+
+def check_tenants_move_together_or_not_at_all(ledger: AnyLedger) -> None:
+    """Pools and budgets change for all or for none; nothing else of a tenant does."""
+    other = replace(TENANT, name="bolt", pool="bolt", budget=None)
+    ledger.add_tenant(TENANT)
+    ledger.add_tenant(other)
+    before = ledger.standing_version()
+    ledger.update_tenant(replace(TENANT, suspended=True, note="later"))
+    ledger.move_tenants([Move(TENANT, "x/1", 5.0), Move(other, "x/1", None)])
+    assert ledger.find_tenant("acme") == replace(
+        TENANT, pool="x/1", budget=5.0, suspended=True, note="later"
+    )
+    assert ledger.standing_version() == before + 2
+    now = ledger.find_tenant("bolt")
+    assert now == replace(other, pool="x/1")
+    for stale in (TENANT, replace(TENANT, pool="x/1", budget=6.0)):
+        with pytest.raises(ConflictError):
+            ledger.move_tenants([Move(now, "y/1", 1.0), Move(stale, "y/1", 1.0)])
+    with pytest.raises(LedgerError, match="no tenant"):
+        ledger.move_tenants([Move(now, "y/1", 1.0), Move(replace(now, name="z"), "y/1", 1.0)])
+    assert ledger.find_tenant("bolt") == now
 
 
 def check_remembers_the_first_value(ledger: AnyLedger) -> None:

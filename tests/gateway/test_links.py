@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tollkeeper.errors import BudgetExhausted, ConfigurationError
+from tollkeeper.errors import BudgetExhausted, ConfigurationError, LedgerError
 from tollkeeper.gateway.archive import Archive
 from tollkeeper.gateway.asks import Ask
 from tollkeeper.gateway.auth import KeyRing
@@ -48,7 +50,7 @@ class World:
             self.store, archive, version="t/1", clock=lambda: 2.0, sleep=lambda _: None
         )
 
-    def another(self) -> Service:
+    def another(self, **options: Any) -> Service:
         """Another replica on the same ledger."""
         return Service(
             ENCODER,
@@ -57,6 +59,7 @@ class World:
             clock=lambda: 1.0,
             rng=np.random.default_rng(0),
             metrics=Metrics(),
+            **options,
         )
 
     def tenant(self, name: str) -> Tenant:
@@ -185,7 +188,7 @@ def test_links_are_recorded_and_so_is_their_end() -> None:
     world.links.unlink(world.tenant("b"))
     world.links.pardon(world.tenant("a"))
     names = [record.request_id for record in world.store.records(tenant=LINKS)]
-    assert sorted(names) == sorted(["pardon:a", "unlink:a/1->a", "unlink:a/1->b", "link:a/1<-a,b"])
+    assert sorted(names) == sorted(["pardon:a", "unlink:a/1->b", "link:a/1<-a,b"])
 
 
 def test_one_of_three_leaves() -> None:
@@ -320,3 +323,190 @@ def test_pools_are_united_again_under_another_guard() -> None:
     links.unite_all()
     pool = world.store.read(pool_key(world.tenant("a").pool, other.fingerprint))
     assert pool.sketch == own.tobytes()
+
+
+class Flaky(MemoryLedger):
+    """A memory ledger that can be down."""
+
+    down = False
+
+    def read(self, pool: str) -> Any:
+        if self.down:
+            raise LedgerError("down")
+        return super().read(pool)
+
+    def submit(self, submissions: Any) -> Any:
+        if not self.down:
+            return super().submit(submissions)
+        futures: list[Future[Any]] = [Future() for _ in submissions]
+        for future in futures:
+            future.set_exception(LedgerError("down"))
+        return futures
+
+
+def test_open_mode_keeps_what_is_owed_through_a_refusal() -> None:
+    """At the ceiling a pool is refused while the ledger is down, and after it is back."""
+    store = Flaky()
+    world = World(store)
+    service = world.another(on_ledger_failure="open")
+    account = Account("a", "k", "a")
+
+    def ask(name: str, first: int) -> None:
+        service.answer(Ask(account, tuple(texts(name, *range(first, first + 500))), "text"))
+
+    store.down = True
+    refused = False
+    for number in range(20):
+        try:
+            ask("x", 500 * number)
+        except BudgetExhausted:
+            refused = True
+    assert refused
+    for _ in range(3):
+        with pytest.raises(BudgetExhausted):
+            ask("y", 0)
+    store.down = False
+    with pytest.raises(BudgetExhausted):
+        ask("z", 0)
+
+
+def test_a_pardon_stays_in_open_mode() -> None:
+    """What a server remembers is not owed to the ledger, only what it could not store."""
+    world = World()
+    service = world.another(on_ledger_failure="open")
+    world.ask("a", texts("x", *range(300)), service)
+    world.links.pardon(world.tenant("a"))
+    world.ask("a", texts("x", 1), service)
+    assert GUARD.fraction(world.sketch("a")) < 0.02
+
+
+def test_a_linked_tenant_in_open_mode_loses_nothing() -> None:
+    """What was answered while the ledger was down joins the pool and the tenant's own entry."""
+    store = Flaky()
+    world = World(store)
+    world.link("a", "b")
+    service = world.another(on_ledger_failure="open")
+    pool = world.tenant("a").pool
+    for down, name in ((False, "x"), (True, "y"), (False, "z")):
+        store.down = down
+        service.answer(Ask(Account("a", "k", pool), tuple(texts(name, 1, 2)), "text"))
+    asked = texts("x", 1, 2) + texts("y", 1, 2) + texts("z", 1, 2)
+    for entry in (pool, "a"):
+        assert world.sketch(entry).tobytes() == expected(asked)
+
+
+@pytest.mark.parametrize("verb", ["link", "unlink", "pardon"])
+def test_what_is_answered_on_old_pools_meanwhile_is_added(verb: str) -> None:
+    """A server that has not noticed a change yet charges the old pool; nothing of it is lost."""
+    world = World()
+    world.ask("a", texts("a", 1, 2))
+    world.ask("b", texts("b", 1, 2))
+    world.ask("c", texts("c", 1, 2))
+    if verb != "link":
+        world.link("a", "b")
+        world.link("a", "c")
+    before = {name: world.tenant(name).pool for name in NAMES}
+
+    def late(_: float) -> None:
+        for name in NAMES:
+            ask = Ask(Account(name, "k", before[name]), tuple(texts(name, 7, 8)), "text")
+            world.service.answer(ask)
+
+    world.links = Links(
+        world.store,
+        Archive(LAYOUT, None, GUARD.fingerprint),
+        version="t/1",
+        clock=lambda: 2.0,
+        sleep=late,
+    )
+    if verb == "link":
+        world.link("a", "b")
+    elif verb == "unlink":
+        world.links.unlink(world.tenant("a"))
+    else:
+        world.links.pardon(world.tenant("a"))
+    joint = world.sketch(world.tenant("b").pool)
+    for name in ("a", "b") if verb == "link" else ("b", "c"):
+        own = world.sketch(name)
+        assert np.array_equal(GUARD.merge(joint, own), joint)
+        seen = GUARD.mark(own, ENCODER.embed(texts(name, 7, 8)))
+        assert np.array_equal(seen, own)
+
+
+def test_changes_of_a_tenant_meanwhile_are_kept() -> None:
+    """A suspension or a grant that comes between reading and moving is neither lost nor spent."""
+    world = World()
+    world.ask("b", texts("b", *range(9)))
+    world.store.update_tenant(replace(world.tenant("b"), budget=20.0))
+    real, done = world.store.move_tenants, []
+
+    def move(moves: Any) -> None:
+        if not done:
+            done.append(True)
+            now = world.tenant("b")
+            world.store.update_tenant(replace(now, suspended=True, budget=1009.0))
+        real(moves)
+
+    world.store.move_tenants = move
+    world.link("a", "b")
+    found = world.tenant("b")
+    assert (found.suspended, found.budget) == (True, 1009.0)
+    assert found.pool == world.tenant("a").pool
+
+
+def test_two_operators_at_once_end_with_one_group() -> None:
+    """A link that is made while another is being made takes all three together."""
+    world = World()
+    for name in NAMES:
+        world.ask(name, texts(name, 1))
+    real, done = world.store.move_tenants, []
+
+    def move(moves: Any) -> None:
+        if not done:
+            done.append(True)
+            world.link("b", "c")
+        real(moves)
+
+    world.store.move_tenants = move
+    world.link("a", "b")
+    (pool,) = {world.tenant(name).pool for name in NAMES}
+    asked = [text for name in NAMES for text in texts(name, 1)]
+    assert world.sketch(pool).tobytes() == expected(asked)
+
+
+def test_parted_tenants_are_not_joined_through_a_third() -> None:
+    """Who was parted by an operator is not linked again by what a third one asked."""
+    world = World()
+    world.ask("a", texts("x", *range(300)))
+    world.ask("b", texts("y", *range(300)))
+    world.link("a", "b")
+    world.links.unlink(world.tenant("b"))
+    world.ask("c", texts("x", *range(300)) + texts("y", *range(300)))
+    world.links.link_overlapping(0.1)
+    pools = {name: world.tenant(name).pool for name in NAMES}
+    assert pools["a"] != pools["b"]
+    assert pools["c"] in {pools["a"], pools["b"]}
+
+
+def test_pools_of_an_earlier_version_become_pools_beside_entries() -> None:
+    """Two tenants on the entry of one of them are found, and can be parted from then on."""
+    world = World()
+    world.ask("a", texts("a", 1))
+    world.store.update_tenant(replace(world.tenant("b"), pool="a"))
+    world.ask("b", texts("b", 1))
+    world.links.unite_all()
+    pool = world.tenant("a").pool
+    assert pool == world.tenant("b").pool == "a/1"
+    world.ask("b", texts("b", 2))
+    world.links.unlink(world.tenant("b"))
+    assert world.sketch("b").tobytes() == expected(texts("b", 1, 2))
+    for verb in (world.links.pardon, world.links.unlink):
+        other = World()
+        other.ask("a", texts("a", 1))
+        other.store.update_tenant(replace(other.tenant("b"), pool="a"))
+        other.ask("b", texts("b", 1))
+        links = other.links
+        (links.pardon if verb == world.links.pardon else links.unlink)(other.tenant("a"))
+        own = expected(texts("b", 1))
+        bits = LAYOUT.bitmap(other.sketch(other.tenant("b").pool))
+        assert np.array_equal(bits & LAYOUT.bitmap(np.frombuffer(own, np.uint8)), bits & bits)

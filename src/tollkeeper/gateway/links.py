@@ -5,27 +5,35 @@ linked are charged on a pool beside it, which is the union of their own entries;
 change both together (`Service`). So a link is undone by going back to the own entry, and no
 pool ever has to be taken apart: where a tenant leaves, those who stay get a new pool.
 
-Nobody is charged on less than the union of what its pool asked, at any moment: a pool is
-united before tenants move to it, and once more after running servers have noticed.
+A pool is united before tenants move to it, and once more after running servers have noticed;
+between the two it may lack what they answered on the old pools meanwhile. Tenants move together,
+in one transaction that fails if any of them has moved since it was read, and is tried again.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations, count
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import numpy as np
 
-from tollkeeper.errors import ConfigurationError, ConflictError
+from tollkeeper.errors import ConfigurationError, ConflictError, UnknownNameError
 from tollkeeper.gateway.archive import Archive, Kept
 from tollkeeper.gateway.pools import pool_key
-from tollkeeper.ledger.base import KeepsTenants, Ledger, Remembers
-from tollkeeper.types import Entry, Record, Tenant
+from tollkeeper.ledger.base import KeepsTenants, Ledger, Move, MovesTenants, Remembers
+from tollkeeper.types import Entry, Record, Sketch, Tenant
+
+T = TypeVar("T")
 
 MAX_ATTEMPTS = 50
+"""Tries to change an entry that is being charged."""
+MAX_MOVES = 10
+"""Tries to move tenants that somebody else moves."""
 SETTLE_S: Final = 1.0
 """By then running servers have noticed, at their second look, that a tenant moved."""
 LINKS: Final = "operator/link"
@@ -34,7 +42,7 @@ FEWEST_SEEN: Final = 8
 """Common hashes below which a share may be chance, or a few inputs that everybody tries."""
 
 
-class LinkStore(Ledger, KeepsTenants, Remembers, Protocol):
+class LinkStore(Ledger, KeepsTenants, MovesTenants, Remembers, Protocol):
     """What links need of a ledger."""
 
 
@@ -89,8 +97,7 @@ class Links:
     def link(self, first: Tenant, second: Tenant, *, by: str = "operator") -> None:
         """Charge two tenants, and all that are linked to either, on one pool.
 
-        Each keeps what was left of its budget. Repeating a link finishes one that was
-        interrupted and counts nothing twice.
+        Each keeps what was left of its budget. Repeating a link counts nothing twice.
 
         Args:
             first: whose pool is kept, if it has one.
@@ -98,19 +105,23 @@ class Links:
             by: who decided, for the record.
 
         Raises:
-            ConflictError: the pool was busy for too long; link again.
+            ConflictError: a pool was busy for too long; link again.
         """
-        pool = first.pool
-        if first.pool != second.pool or not _is_joint(pool):
-            pools = {first.pool, second.pool}
-            members = [row for row in self._store.tenants() if row.pool in pools]
-            pool = pool if _is_joint(pool) else self._fresh(first.name)
-            # The first at once and the second last: until both have moved, a repeated link
-            # comes here again and finds everybody.
-            members.sort(key=lambda row: (row.name == second.name) - (row.name == first.name))
-            self._move(members, pool, by=by)
-        self._sleep(SETTLE_S)
-        self.unite(pool, by=by)
+        self._settle([_tried(partial(self._join, first.name, second.name, by=by))], by=by)
+
+    def _join(self, first: str, second: str, *, by: str) -> str:
+        """Move two tenants and those linked to them to one pool, and return it."""
+        one, other = self._tenant(first), self._tenant(second)
+        if one.pool == other.pool and _is_joint(one.pool):
+            return one.pool
+        members = self._on(one.pool, other.pool)
+        pool = one.pool if _is_joint(one.pool) else self._fresh(first, members)
+        self._move({pool: members}, by=by)
+        # Whoever joined the pool that was left meanwhile is linked to these.
+        late = [row for row in self._on(other.pool) if row.pool != pool]
+        if late:
+            self._move({pool: [*self._on(pool), *late]}, by=by)
+        return pool
 
     def unlink(self, tenant: Tenant, *, by: str = "operator") -> None:
         """Charge a tenant on what it asked itself again, and those who stay on what they did.
@@ -121,17 +132,21 @@ class Links:
             ConfigurationError: it is not linked.
             ConflictError: an entry was busy for too long; unlink again.
         """
-        if tenant.pool == tenant.name:
-            raise ConfigurationError(f"tenant {tenant.name!r} is not linked to another")
-        others = [row for row in self._store.tenants() if row.pool == tenant.pool]
-        others = [row for row in others if row.name != tenant.name]
-        for other in others:
-            self._store.remember(_apart(tenant.name, other.name), "unlinked")
-        pool = self._regroup(others, by=by)
-        self._alone(tenant, by=by)
-        if pool is not None:
-            self._sleep(SETTLE_S)
-            self.unite(pool, by=by)
+        name = tenant.name
+        if len(self._on(tenant.pool)) < 2 and not _is_joint(tenant.pool):
+            raise ConfigurationError(f"tenant {name!r} is not linked to another")
+
+        def part() -> str:
+            now = self._tenant(name)
+            others = [row for row in self._on(now.pool) if row.name != name]
+            for other in others:
+                self._store.remember(_apart(name, other.name), "unlinked")
+            self._note(now, by=by)
+            pool = self._home(others)
+            self._move({name: [now], pool: others}, by=by)
+            return pool
+
+        self._settle([_tried(part)], by=by)
 
     def pardon(self, tenant: Tenant, *, by: str = "operator") -> None:
         """Forget what a tenant covered; what it was charged stays.
@@ -139,17 +154,24 @@ class Links:
         Raises:
             ConflictError: an entry was busy for too long; pardon again.
         """
-        layout = self._archive.layout
+        layout, name = self._archive.layout, tenant.name
 
         def forgotten(entry: Entry, at: float) -> tuple[Kept, float, int]:
             kept = self._archive.load(entry.sketch, at=at)
             bits = np.zeros(layout.bitmap_bytes, np.uint8)
             return replace(kept, sketch=layout.joined(bits, layout.sample(kept.sketch))), 0.0, 0
 
-        self._commit(tenant.name, f"pardon:{tenant.name}", forgotten, by=by)
-        if tenant.pool != tenant.name:
-            members = [row for row in self._store.tenants() if row.pool == tenant.pool]
-            self._regroup(members, by=by)
+        def regroup() -> str:
+            members = self._on(self._tenant(name).pool)
+            pool = self._home(members)
+            self._move({pool: members}, by=by)
+            return pool
+
+        if not _is_joint(tenant.pool) and len(self._on(tenant.pool)) > 1:
+            _tried(regroup)  # linked by an earlier version: the entry is not its own
+        self._commit(name, f"pardon:{name}", forgotten, by=by)
+        if _is_joint(self._tenant(name).pool):
+            self._settle([_tried(regroup)], by=by)
 
     def unite(self, pool: str, *, by: str = "operator") -> None:
         """Add to a pool what its tenants' own entries hold and it does not; often nothing.
@@ -157,18 +179,23 @@ class Links:
         Raises:
             ConflictError: the pool was busy for too long.
         """
-        members = [row for row in self._store.tenants() if row.pool == pool]
-        if len(members) > 1 and _is_joint(pool):
+        members = self._on(pool)
+        if members and _is_joint(pool):
             self._unite(pool, members, by=by)
 
     def unite_all(self) -> None:
-        """Unite every pool: after a change of guard, or a link that was interrupted.
+        """Unite every pool: after a change of guard, or links made by an earlier version.
 
         Raises:
             ConflictError: a pool was busy for too long.
         """
-        for pool in sorted({row.pool for row in self._store.tenants()}):
-            self.unite(pool)
+        pools = Counter(row.pool for row in self._store.tenants())
+        for pool in sorted(pools):
+            if _is_joint(pool):
+                self.unite(pool)
+            elif pools[pool] > 1:
+                members = self._on(pool)
+                self._move({self._home(members): members}, by="operator")
 
     def overlaps(self) -> list[Overlap]:
         """Compare all tenants that are on different pools, most shared first.
@@ -176,29 +203,37 @@ class Links:
         Raises:
             ConfigurationError: the profile keeps no evidence of shared inputs.
         """
-        if not self._archive.layout.samples:
+        layout = self._archive.layout
+        if not layout.samples:
             raise ConfigurationError(
                 f"profile {self._version} keeps no sample of what tenants asked; compare them "
                 "under one that does, as `recommended`"
             )
-        at, layout = self._clock(), self._archive.layout
-        own = [
-            (row, self._archive.load(self._entry(row.name).sketch, at=at).sketch)
-            for row in self._store.tenants()
-        ]
+        at, rows = self._clock(), self._store.tenants()
+        own = [self._archive.load(self._entry(row.name).sketch, at=at).sketch for row in rows]
+        alone = [layout.fraction(sketch) for sketch in own]
         found = []
-        for (one, mine), (other, theirs) in combinations(own, 2):
-            if one.pool == other.pool:
+        for one, other in self._meetings(own):
+            if rows[one].pool == rows[other].pool:
                 continue
-            shared, seen = layout.shared(mine, theirs)
+            shared, seen = layout.shared(own[one], own[other])
             if seen:
-                alone = (layout.fraction(mine), layout.fraction(theirs))
-                united = layout.fraction(layout.merge(mine, theirs))
-                found.append(Overlap(one.name, other.name, shared, seen, alone, united))
-        return sorted(found, key=lambda one: (-one.shared, one.first, one.second))
+                united = layout.fraction(layout.merge(own[one], own[other]))
+                names, covers = (rows[one].name, rows[other].name), (alone[one], alone[other])
+                found.append(Overlap(*names, shared, seen, covers, united))
+        return sorted(found, key=lambda pair: (-pair.shared, pair.first, pair.second))
+
+    def _meetings(self, own: Sequence[Sketch]) -> list[tuple[int, int]]:
+        """Return the pairs of sketches with a hash in common; of thousands few have one."""
+        holders: dict[int, list[int]] = {}
+        for number, sketch in enumerate(own):
+            for found in self._archive.layout.sample(sketch).tolist():
+                if found:
+                    holders.setdefault(found, []).append(number)
+        return sorted({pair for some in holders.values() for pair in combinations(some, 2)})
 
     def link_overlapping(self, share: float) -> list[Overlap]:
-        """Link tenants that share at least so much, unless an operator has parted them.
+        """Link tenants that share at least so much, unless an operator has parted any of them.
 
         Returns:
             What was linked.
@@ -209,54 +244,78 @@ class Links:
         """
         if not 0 < share <= 1:
             raise ConfigurationError(f"expected a share in (0, 1], got {share}")
-        linked = []
+        linked, pools = [], set()
         for pair in self.overlaps():
-            if pair.shared < share or pair.seen < FEWEST_SEEN:
+            if pair.shared < share or pair.seen < FEWEST_SEEN or self._are_apart(pair):
                 continue
-            if self._store.recall(_apart(pair.first, pair.second)) is not None:
-                continue
-            first, second = (self._store.find_tenant(name) for name in (pair.first, pair.second))
-            if first is not None and second is not None and first.pool != second.pool:
-                self.link(first, second, by="overlap")
-                linked.append(pair)
+            pools.add(_tried(partial(self._join, pair.first, pair.second, by="overlap")))
+            linked.append(pair)
+        self._settle(sorted(pools), by="overlap")
         return linked
+
+    def _are_apart(self, pair: Overlap) -> bool:
+        """Return whether a link of two tenants would join any that are one already or parted."""
+        first, second = (self._tenant(name).pool for name in (pair.first, pair.second))
+        return first == second or any(
+            self._store.recall(_apart(one.name, other.name)) is not None
+            for one in self._on(first)
+            for other in self._on(second)
+        )
+
+    def _settle(self, pools: Sequence[str], *, by: str) -> None:
+        """Add to pools what running servers answered elsewhere before they noticed a move."""
+        if any(map(_is_joint, pools)):
+            self._sleep(SETTLE_S)
+            for pool in pools:
+                self.unite(pool, by=by)
+
+    def _tenant(self, name: str) -> Tenant:
+        found = self._store.find_tenant(name)
+        if found is None:
+            raise UnknownNameError(f"there is no tenant {name!r}; see `tollkeeper tenants list`")
+        return found
+
+    def _on(self, *pools: str) -> list[Tenant]:
+        """Return the tenants that are charged on any of some pools."""
+        return [row for row in self._store.tenants() if row.pool in pools]
+
+    def _home(self, members: Sequence[Tenant]) -> str:
+        """Return where tenants go that stay together; one alone goes to its own entry."""
+        if len(members) < 2:
+            return members[0].name if members else ""
+        return self._fresh(members[0].name, members)
 
     def _entry(self, pool: str) -> Entry:
         return self._store.read(pool_key(pool, self._archive.fingerprint))
 
-    def _fresh(self, name: str) -> str:
-        """Return the name of a pool that never was."""
+    def _fresh(self, name: str, members: Sequence[Tenant]) -> str:
+        """Return the name of a pool that never was, under any guard."""
         taken = {row.pool for row in self._store.tenants()}
-        names = (f"{name}/{number}" for number in count(1))
-        return next(one for one in names if one not in taken and not self._entry(one).version)
+        mine = f"{self._clock()}:{','.join(row.name for row in members)}"
+        for number in count(1):
+            pool = f"{name}/{number}"
+            used = pool in taken or self._entry(pool).version
+            if not used and self._store.remember(f"pool:{pool}", mine) == mine:
+                return pool
+        raise AssertionError  # the numbers do not end
 
-    def _regroup(self, members: Sequence[Tenant], *, by: str) -> str | None:
-        """Give tenants a new pool of what they asked themselves; one alone needs none."""
-        if len(members) < 2:
-            for row in members:
-                self._alone(row, by=by)
-            return None
-        pool = self._fresh(members[0].name)
-        self._move(members, pool, by=by)
-        return pool
+    def _move(self, groups: dict[str, list[Tenant]], *, by: str) -> None:
+        """Charge groups of tenants on pools that are united before; all of them or none.
 
-    def _alone(self, tenant: Tenant, *, by: str) -> None:
-        """Charge a tenant on its own entry."""
-        if tenant.pool == tenant.name:
-            return
+        Each keeps what was left of its budget, counted from the pool's spend.
 
-        def same(entry: Entry, at: float) -> tuple[Kept, float, int]:
-            return self._archive.load(entry.sketch, at=at), 0.0, 0
-
-        name = f"unlink:{tenant.pool}->{tenant.name}"
-        self._commit(tenant.name, name, same, by=by, always=True)
-        self._put([tenant], tenant.name, {tenant.name: self._left(tenant)})
-
-    def _move(self, members: Sequence[Tenant], pool: str, *, by: str) -> None:
-        """Charge tenants on a pool, and unite it before."""
-        left = {row.name: self._left(row) for row in members}
-        self._unite(pool, members, by=by)
-        self._put(members, pool, left)
+        Raises:
+            ConflictError: a tenant was moved or granted something since it was read.
+        """
+        moves = []
+        for pool, members in groups.items():
+            left = [self._left(row) for row in members]
+            if _is_joint(pool):
+                self._unite(pool, members, by=by)
+            spent = self._entry(pool).spent
+            for row, rest in zip(members, left, strict=True):
+                moves.append(Move(row, pool, None if rest is None else spent + rest))
+        self._store.move_tenants(moves)
 
     def _left(self, tenant: Tenant) -> float | None:
         """Return how many inputs a tenant may still be charged; None without a budget."""
@@ -264,14 +323,14 @@ class Links:
             return None
         return max(0.0, tenant.budget - self._entry(tenant.pool).spent)
 
-    def _put(self, members: Iterable[Tenant], pool: str, left: dict[str, float | None]) -> None:
-        """Store where tenants are charged; what was left of a budget counts from there."""
-        spent = self._entry(pool).spent
-        for row in members:
-            rest = left[row.name]
-            moved = replace(row, pool=pool, budget=None if rest is None else spent + rest)
-            if moved != row:
-                self._store.update_tenant(moved)
+    def _note(self, tenant: Tenant, *, by: str) -> None:
+        """Record that a tenant goes back to its own entry, which stays as it is."""
+
+        def same(entry: Entry, at: float) -> tuple[Kept, float, int]:
+            return self._archive.load(entry.sketch, at=at), 0.0, 0
+
+        name = f"unlink:{tenant.pool}->{tenant.name}"
+        self._commit(tenant.name, name, same, by=by, always=True)
 
     def _unite(self, pool: str, members: Sequence[Tenant], *, by: str) -> None:
         names = sorted(row.name for row in members)
@@ -326,6 +385,16 @@ class Links:
                     raise
             else:
                 return
+
+
+def _tried(change: Callable[[], T]) -> T:
+    """Do what others may be doing too, again until it is done on what was read."""
+    for _ in range(MAX_MOVES - 1):
+        try:
+            return change()
+        except ConflictError:
+            continue
+    return change()
 
 
 def _is_joint(pool: str) -> bool:

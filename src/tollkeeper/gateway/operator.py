@@ -23,6 +23,7 @@ from tollkeeper.ledger.base import (
     KeepsKeys,
     KeepsTenants,
     Ledger,
+    MovesTenants,
     Remembers,
 )
 from tollkeeper.ledger.retention import Prunes
@@ -31,7 +32,17 @@ from tollkeeper.types import Entry, KeyInfo, Record, Tenant
 MAX_NAME = 200
 
 
-class Store(Ledger, GroupCommits, KeepsKeys, KeepsTenants, Changes, Remembers, Prunes, Protocol):
+class Store(
+    Ledger,
+    GroupCommits,
+    KeepsKeys,
+    KeepsTenants,
+    MovesTenants,
+    Changes,
+    Remembers,
+    Prunes,
+    Protocol,
+):
     """A ledger with every capability the gateway uses."""
 
     def close(self) -> None:

@@ -39,8 +39,8 @@ from tollkeeper.guard import keys, profiles
 from tollkeeper.guard.guard import Guard
 
 STANDING_POLL_S = 0.4
-PRUNE_TURNS = 9000  # old records go once an hour
-LINK_TURNS = 1500  # tenants are compared every ten minutes
+TIDY_S = 600.0  # tenants are compared every ten minutes
+PRUNE_TURNS = 6  # old records go once an hour
 ENGINE_STOP_S = 5.0
 _log = logging.getLogger("tollkeeper.server")
 
@@ -185,21 +185,21 @@ class Gateway:
                 accepts=encoder.accepts,
             ),
         )
-        self._watcher: asyncio.Task[None] | None = None
+        self._keeping: list[asyncio.Task[None]] = []
         # A thread of its own, so that no burst of large requests can delay a revocation.
         self._keeper = ThreadPoolExecutor(1, thread_name_prefix="tollkeeper-keeper")
 
     async def start(self) -> None:
         """Start the engine and the watch on keys and tenants."""
         self.engine.start()
-        self._watcher = asyncio.create_task(self._watch())
+        self._keeping = [asyncio.create_task(one()) for one in (self._watch, self._tidy)]
 
     async def stop(self) -> None:
         """Finish what was charged, then close the ledger; call when no request is left."""
-        if self._watcher is not None:
-            self._watcher.cancel()
+        for task in self._keeping:
+            task.cancel()
             with suppress(asyncio.CancelledError):
-                await self._watcher
+                await task
         await self.engine.stop(ENGINE_STOP_S)
         close = getattr(self.service.encoder, "close", None)
         if close is not None:
@@ -215,26 +215,30 @@ class Gateway:
     async def _watch(self) -> None:
         """Notice new and revoked keys and changed tenants, whoever changed them."""
         loop = asyncio.get_running_loop()
-        for turn in itertools.count():
+        while True:
             try:
                 await loop.run_in_executor(self._keeper, self.keyring.refresh)
-                if self._retention_days is not None and turn % PRUNE_TURNS == 0:
-                    await asyncio.to_thread(self._operator.prune, self._retention_days)
-                if self._link_overlap is not None and turn % LINK_TURNS == 0:
-                    await asyncio.to_thread(self._link)
             except TollkeeperError as error:
                 _log.warning("ledger.unreadable error=%s", error)
             await asyncio.sleep(STANDING_POLL_S)
 
-    def _link(self) -> None:
+    async def _tidy(self) -> None:
+        """Delete old records and link tenants now and then; beside the watch, which may not wait."""
+        for turn in itertools.count():
+            try:
+                if self._retention_days is not None and turn % PRUNE_TURNS == 0:
+                    await asyncio.to_thread(self._operator.prune, self._retention_days)
+                if self._link_overlap is not None:
+                    await asyncio.to_thread(self._link, self._link_overlap)
+            except TollkeeperError as error:
+                _log.warning("ledger.untidy error=%s", error)
+            await asyncio.sleep(TIDY_S)
+
+    def _link(self, share: float) -> None:
         """Link tenants that asked the same."""
-        for pair in self._operator.link_overlapping(self._link_overlap or 1.0):
-            _log.warning(
-                "tenants.linked first=%s second=%s shared=%.3f",
-                pair.first,
-                pair.second,
-                pair.shared,
-            )
+        for pair in self._operator.link_overlapping(share):
+            named = (pair.first, pair.second, pair.shared)
+            _log.warning("tenants.linked first=%s second=%s shared=%.3f", *named)
 
 
 class _Server(uvicorn.Server):

@@ -158,6 +158,35 @@ class KeepsTenants(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A tenant that is to be charged on another pool.
+
+    Attributes:
+        tenant: as it was read; its pool and budget must not have changed since.
+        pool: where it goes.
+        budget: counted from the new pool's spend, or None.
+    """
+
+    tenant: Tenant
+    pool: str
+    budget: float | None
+
+
+@runtime_checkable
+class MovesTenants(Protocol):
+    """Capability: several tenants change pools together."""
+
+    def move_tenants(self, moves: Sequence[Move]) -> None:
+        """Change pools and budgets, and nothing else of these tenants: all of them or none.
+
+        Raises:
+            ConflictError: a tenant's pool or budget is not what was read.
+            LedgerError: a tenant does not exist, or the store failed.
+        """
+        ...
+
+
 @runtime_checkable
 class Changes(Protocol):
     """Capability: a cheap number that changes when keys or tenants change, from any process."""

@@ -10,9 +10,16 @@ from dataclasses import replace
 from typing import Final, Self
 
 from tollkeeper.errors import ConflictError, LedgerError
-from tollkeeper.ledger.base import Submission
+from tollkeeper.ledger.base import Move, Submission
 from tollkeeper.ledger.commits import Commit, new_commit, settle
-from tollkeeper.ledger.rows import key_row, number, row_record, row_tenant, tenant_row
+from tollkeeper.ledger.rows import (
+    key_row,
+    moved_tenant,
+    number,
+    row_record,
+    row_tenant,
+    tenant_row,
+)
 from tollkeeper.types import Entry, KeyInfo, Record, Tenant
 
 MAX_RECORDS: Final = 100_000
@@ -178,6 +185,17 @@ class MemoryLedger:
             if tenant.name not in self._tenants:
                 raise LedgerError(f"there is no tenant {tenant.name!r}; add it first")
             self._tenants[tenant.name] = tenant
+            self._standing += 1
+
+    def move_tenants(self, moves: Sequence[Move]) -> None:
+        """Change pools and budgets of tenants, all or none."""
+        with self._lock:
+            self._must_be_open()
+            moved = dict(self._tenants)
+            for move in moves:
+                name = move.tenant.name
+                moved[name] = moved_tenant(moved.get(name), move)
+            self._tenants = moved
             self._standing += 1
 
     def standing_version(self) -> int:

@@ -7,9 +7,11 @@ that no store can keep must not fail the commits beside it.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TypeAlias
 
-from tollkeeper.errors import LedgerError
+from tollkeeper.errors import ConflictError, LedgerError
+from tollkeeper.ledger.base import Move
 from tollkeeper.types import KeyInfo, Record, Tenant
 
 RecordRow: TypeAlias = tuple[float, str, str, str, str, int, int, float, float, float, str, bool]
@@ -91,6 +93,22 @@ def tenant_row(tenant: Tenant) -> TenantRow:
 def row_tenant(row: TenantRow) -> Tenant:
     """Return the tenant whose row this is."""
     return Tenant(row[0], row[1], bool(row[2]), *row[3:])
+
+
+def moved_tenant(found: Tenant | None, move: Move) -> Tenant:
+    """Return a tenant on its new pool.
+
+    Raises:
+        ConflictError: it is not where it was read.
+        LedgerError: it does not exist.
+    """
+    before = move.tenant
+    if found is None:
+        raise LedgerError(f"there is no tenant {before.name!r}; add it first")
+    if (found.pool, found.budget) != (before.pool, before.budget):
+        # Tenants have no versions: what was expected and found are no numbers of any.
+        raise ConflictError(before.name, expected=0, found=1)
+    return replace(found, pool=move.pool, budget=move.budget)
 
 
 def key_row(key: KeyInfo) -> KeyRow:

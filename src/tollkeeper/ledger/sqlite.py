@@ -12,9 +12,17 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from tollkeeper.errors import LedgerError
-from tollkeeper.ledger.base import Submission
+from tollkeeper.ledger.base import Move, Submission
 from tollkeeper.ledger.commits import Commit, new_commit
-from tollkeeper.ledger.rows import key_row, number, row_record, row_tenant, tenant_row, text
+from tollkeeper.ledger.rows import (
+    key_row,
+    moved_tenant,
+    number,
+    row_record,
+    row_tenant,
+    tenant_row,
+    text,
+)
 from tollkeeper.ledger.schema import MIGRATIONS, connect, explained, prepare, verify
 from tollkeeper.ledger.writer import GroupWriter
 from tollkeeper.types import Entry, KeyInfo, Record, Tenant
@@ -254,6 +262,23 @@ class SqliteLedger:
             connection.execute(_BUMP)
 
         self._writer.call(update)
+
+    def move_tenants(self, moves: Sequence[Move]) -> None:
+        """Change pools and budgets of tenants, all or none."""
+
+        def shift(connection: sqlite3.Connection) -> None:
+            for move in moves:
+                name = text("name", move.tenant.name)
+                row = connection.execute(_TENANT + "WHERE name = ?", (name,)).fetchone()
+                moved = moved_tenant(row_tenant(row) if row else None, move)
+                _, *fields = tenant_row(moved)
+                connection.execute(
+                    "UPDATE tenants SET pool = ?, budget = ? WHERE name = ?",
+                    (fields[0], fields[2], name),
+                )
+            connection.execute(_BUMP)
+
+        self._writer.call(shift)
 
     def standing_version(self) -> int:
         """Return the change counter of keys and tenants, of all processes together."""
