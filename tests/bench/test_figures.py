@@ -11,11 +11,11 @@ import pytest
 pytest.importorskip("sklearn")
 
 from tollkeeper.bench.experiment import BenchError
-from tollkeeper.bench.figures import denoise, encoders, signals, thieves, walks
+from tollkeeper.bench.figures import denoise, encoders, fillers, signals, thieves, walks
 from tollkeeper.bench.figures.traffic import Traffic
 from tollkeeper.guard import Calibration, Guard, profiles
 from tollkeeper.guard.noise import Keyed
-from tollkeeper.types import Embeddings
+from tollkeeper.types import Batch, Embeddings
 
 RNG = np.random.default_rng(0)
 CENTERS = RNG.standard_normal((60, 48))
@@ -180,3 +180,22 @@ def test_the_classical_encoders_tell_inputs_apart() -> None:
     assert features.shape == (3, 32)
     assert (features >= 0).all()
     assert np.linalg.norm(features[0] - features[1]) < np.linalg.norm(features[0] - features[2])
+
+
+def test_the_best_filler_is_the_one_that_hides_most() -> None:
+    """Of the pictures that a thief can blend with, it takes that behind which its pool is narrow."""
+    rng = np.random.default_rng(5)
+    pool = rng.integers(0, 256, (60, 4, 4, 3), dtype=np.uint8)
+    narrow = rng.integers(0, 256, (5, 4, 4, 3), dtype=np.uint8)
+
+    def embed(images: Batch) -> Embeddings:
+        # An encoder that tells less apart the brighter a picture is.
+        rows = np.asarray(images).reshape(len(images), -1).astype(np.float32)
+        bright = rows.mean(axis=1, keepdims=True) / 255
+        return CENTERS[:1].astype(np.float32) * bright + (1 - bright) ** 4 * (rows - 128) / 32
+
+    found = fillers.best(narrow, pool, embed, GUARD)
+    assert np.array_equal(found, np.full_like(narrow[0], 255))
+    assert len(fillers.candidates(narrow)) == 7
+    texts = [f"question {number}" for number in range(40)]
+    assert fillers.candidates(texts)[1] == "question 4 question 5 question 6 question 7"

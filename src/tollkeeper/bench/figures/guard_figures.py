@@ -113,7 +113,11 @@ class Job:
 def work(job: Job) -> dict[str, float]:
     """Measure one encoder with one secret; what worker processes call."""
     stage = job.stage.load()
-    clean = {one.name: walks.probe(one, one.embeddings) for one in stage.honest}
+    clean = {
+        (one.name, one_scale): walks.probe(one, one.embeddings, one_scale=one_scale)
+        for one in stage.honest
+        for one_scale in (False, True)
+    }
     secret = job.rng(0).bytes(32)
     found: dict[str, float] = {}
     for number, name in enumerate(job.setting.profiles):
@@ -146,7 +150,7 @@ def _honest(
     guard: Guard,
     stage: Stage,
     suffix: str,
-    clean: Mapping[str, float],
+    clean: Mapping[tuple[str, bool], float],
     rng: np.random.Generator,
 ) -> dict[str, float]:
     found = {}
@@ -155,7 +159,9 @@ def _honest(
         named = f"{suffix}.{traffic.name}"
         found[f"honest_ceiling.{named}"] = float(user.ceiling)
         found[f"recall10.{named}"] = user.recall10
-        found[f"probe_loss.{named}"] = clean[traffic.name] - user.accuracy
+        found[f"probe_loss.{named}"] = clean[traffic.name, False] - user.accuracy
+        loss = clean[traffic.name, True] - user.accuracy_one_scale
+        found[f"probe_loss_one_scale.{named}"] = loss
         found[f"requery_equal.{named}"] = user.requery_equal
         found[f"retry_charge.{named}"] = user.retry_charge
     narrow = [traffic.name for traffic in stage.narrow]
@@ -215,7 +221,7 @@ def _free_at_ceiling(
     for name, asked, wanted in thieves.disguises(pool, filler, rng=job.rng(5)):
         free = thieves.free_at(signal, max(ends.values()), asked, wanted)
         found[f"free_at_ceiling.{suffix}.{name}"] = float(free)
-    worn = job.rng(2).permutation(stage.merged)
+    worn = job.rng(2).permutation(stage.merged[:_DISGUISED])
     free = thieves.free_at(signal, max(ends.values()), worn, np.ones(len(worn), np.bool_))
     found[f"free_at_ceiling.{suffix}.merging"] = float(free)
     return found

@@ -41,7 +41,8 @@ class Plan:
 
     Attributes:
         budgets: queries of the theft curve.
-        guarded: queries of every way to steal behind a guard; one of the budgets.
+        guarded: queries of the ways behind a guard that take many accounts; one of the budgets.
+            Accounts that are asked to the end get the largest.
         profiles: guard profiles.
         attacked: queries of each attack of the toolkit, without a guard and behind one.
         pool: inputs that the thief can choose from.

@@ -31,9 +31,11 @@ def queries_wanted(
 def accounts(metrics: Mapping[str, Metric], encoder: str, profile: str, queries: int) -> float:
     """Return the fewest accounts that are good for 90% of the undefended copy.
 
-    One where a single account gets that far, by asking on regardless, by averaging repeats or
-    in disguise; as many as ask on together, where that is enough; otherwise those that clean
-    answers to `queries` inputs take, by the better order of asking.
+    One where a single account gets that far with the largest budget, by asking on regardless, by
+    averaging repeats or in disguise; as many as ask on together, where that is enough; otherwise
+    those that clean answers to `queries` inputs take, by the better order of asking. That these
+    answers, which come in several transforms, make as good a copy as one account's is assumed
+    in the thief's favor.
     """
     prices = [metrics[f"accounts_{one}.{encoder}.{profile}.n{queries}"].value for one in _ORDERS]
     for way, count in {**dict.fromkeys(ALONE, 1), **SEVERAL}.items():

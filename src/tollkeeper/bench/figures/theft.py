@@ -1,8 +1,8 @@
 """What free answers are worth: copies made without a guard, and behind it in every way known.
 
 A thief without a guard asks a pool at several budgets: the theft curve. Behind a guard it
-asks as much as the largest budget that has a comparison, in one of several ways (`ways`), and
-with each attack of the toolkit (`toolkit`).
+asks as much as one of these budgets, in one of several ways (`ways`), and with each attack of
+the toolkit (`toolkit`).
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ def jobs(stage: Payload[Stage], encoder: str, plan: Plan) -> Iterator[Job]:
             yield Job(stage, plan, encoder, "none", "open", budget, seed)
         for profile in plan.profiles:
             for way in ways.WAYS.get(profile, ways.WAYS["recommended"]):
-                yield Job(stage, plan, encoder, profile, way, plan.guarded, seed)
+                to_the_end = way in ways.ALONE or way in ways.SEVERAL
+                budget = max(plan.budgets) if to_the_end else plan.guarded
+                yield Job(stage, plan, encoder, profile, way, budget, seed)
 
 
 def measure(

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tollkeeper.attacks.merged import merged
-from tollkeeper.bench.figures import encoders
+from tollkeeper.bench.figures import encoders, fillers
 from tollkeeper.bench.theft.pools import load_pool
 from tollkeeper.bench.theft.tasks import load_task
 from tollkeeper.encoders.load import load_encoder
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.gateway.calibrations import calibration_for
+from tollkeeper.guard import profiles
 from tollkeeper.guard.calibration import Calibration
+from tollkeeper.guard.guard import Guard
 from tollkeeper.types import Batch, Embeddings
 
 Kind = Literal["narrow", "wide", "broad"]
@@ -35,7 +37,7 @@ _SAMPLE = 250
 """Inputs of each task in the sample of a provider that has no calibration yet."""
 
 _ALL = 10**6
-_MERGED = 5000
+_MERGED = 8000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +68,7 @@ class Stage:
         traffics: honest ones first, the pool last.
         calibration: of the encoder.
         merged: (m, d) clean embeddings of the first inputs of the pool, each merged with the
-            same filler: behind four questions of a narrow task, or blended with one picture.
+            filler that serves a thief best of those it tries (`fillers`).
     """
 
     encoder: str
@@ -124,13 +126,10 @@ def load_stage(name: str, *, limit: int, rng: np.random.Generator, data: dict[st
         Traffic(task, kind, _embedded(embed, inputs), labels, tested)
         for task, kind, inputs, labels, tested in asked
     )
-    worn = merged(pool.inputs[: min(limit, _MERGED)], filler(asked[0][2]))
+    guard = Guard(profiles.RECOMMENDED, calibration, secret=fitting.bytes(32))
+    filler = fillers.best(asked[0][2], pool.inputs, embed, guard)
+    worn = merged(pool.inputs[: min(limit, _MERGED)], filler)
     return Stage(name.removeprefix("builtin:"), traffics, calibration, _embedded(embed, worn))
-
-
-def filler(inputs: Batch) -> Any:
-    """Return what a disguised thief merges everything with, from inputs of a narrow task."""
-    return inputs[0] if isinstance(inputs, np.ndarray) else " ".join(inputs[:4])
 
 
 def _encoder(

@@ -81,7 +81,9 @@ class Honest:
     Attributes:
         ceiling: H, inputs asked before recall@10 is below .99; all of them if it never is.
         recall10: of the whole task, asked again after all was asked; 0 if it was refused.
-        accuracy: of a linear probe on the answers; 0 if it was refused.
+        accuracy: of a linear probe on the answers, each coordinate standardized; 0 if it was
+            refused.
+        accuracy_one_scale: of a probe that divides by one number, as rotations allow.
         requery_equal: share of inputs whose answer in the end has the bytes of the first one.
         retry_charge: inputs charged over distinct ones when everything is asked three times.
     """
@@ -89,6 +91,7 @@ class Honest:
     ceiling: int
     recall10: float
     accuracy: float
+    accuracy_one_scale: float
     requery_equal: float
     retry_charge: float
 
@@ -102,7 +105,7 @@ def honest(guard: Guard, traffic: Traffic, *, rng: np.random.Generator) -> Hones
         ceiling = step.count if good else ceiling
         last = step
     if last is None or last.count < len(rows):
-        return Honest(ceiling, 0.0, 0.0, 0.0, 1.0)
+        return Honest(ceiling, 0.0, 0.0, 0.0, 0.0, 1.0)
     key = guard.tenant_key(_TENANT)
     first, second = (guard.admit(last.sketch, rows, key=key, rng=rng) for _ in range(2))
     same = (first.embeddings == _as_asked(guard, rows, rng=rng)).all(axis=1)
@@ -110,6 +113,7 @@ def honest(guard: Guard, traffic: Traffic, *, rng: np.random.Generator) -> Hones
         ceiling,
         last.recall10,
         probe(traffic, first.embeddings),
+        probe(traffic, first.embeddings, one_scale=True),
         float(same.mean()),
         1.0 + (first.charge + second.charge) / len(rows),
     )
@@ -125,7 +129,7 @@ def _as_asked(guard: Guard, rows: Embeddings, *, rng: np.random.Generator) -> Em
     return np.concatenate(answers)
 
 
-def probe(traffic: Traffic, answers: Embeddings) -> float:
+def probe(traffic: Traffic, answers: Embeddings, *, one_scale: bool = False) -> float:
     """Return the accuracy of a linear probe on (n, d) answers to a task, on 2,000 test inputs.
 
     Raises:
@@ -135,5 +139,7 @@ def probe(traffic: Traffic, answers: Embeddings) -> float:
         raise BenchError(f"expected a task with test inputs to probe, got {traffic.name}")
     cut = len(answers) - traffic.tested
     train, test = slice(0, min(cut, _TRAINED)), slice(cut, cut + _TESTED)
-    predicted = linear_probe(answers[train], traffic.labels[train], answers[test])
+    predicted = linear_probe(
+        answers[train], traffic.labels[train], answers[test], one_scale=one_scale
+    )
     return agreement(predicted, traffic.labels[test])

@@ -32,7 +32,9 @@ TEMPERATURE = 0.5
 _CHUNK = 1024
 
 
-def linear_probe(train: Embeddings, labels: Labels, test: Embeddings) -> Labels:
+def linear_probe(
+    train: Embeddings, labels: Labels, test: Embeddings, *, one_scale: bool = False
+) -> Labels:
     """Predict labels by multinomial logistic regression on standardized embeddings.
 
     The regularization is the one of `STRENGTHS` with the best accuracy on a fifth of the
@@ -43,6 +45,8 @@ def linear_probe(train: Embeddings, labels: Labels, test: Embeddings) -> Labels:
         train: (n, d).
         labels: (n,) class numbers, at least two different ones.
         test: (m, d).
+        one_scale: divide by one number instead of each coordinate's deviation; the prediction
+            does not change then if the space is rotated.
 
     Returns:
         (m,) predicted class numbers.
@@ -59,10 +63,17 @@ def linear_probe(train: Embeddings, labels: Labels, test: Embeddings) -> Labels:
     _check(train, labels, test)
     if len(np.unique(labels)) < 2:
         raise ConfigurationError("expected labels of at least two classes, got one")
-    fit, held = standardized(train, test)
+    fit, held = (centered if one_scale else standardized)(train, test)
     model = _fit(_regression(_FINE, C=_strength(fit, labels)), fit, labels)
     predicted: Labels = model.predict(held)
     return predicted
+
+
+def centered(train: Embeddings, test: Embeddings) -> tuple[Embeddings, Embeddings]:
+    """Return both less the training mean, over one number: the root mean square of what is left."""
+    mean = train.mean(axis=0)
+    scale = float(np.sqrt(np.square(train - mean).mean())) or 1.0
+    return (train - mean) / scale, (test - mean) / scale
 
 
 def knn200(train: Embeddings, labels: Labels, test: Embeddings) -> Labels:
