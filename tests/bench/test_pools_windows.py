@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("sklearn")
 
 from tollkeeper.bench.figures import guard_pools, guard_windows
-from tollkeeper.bench.figures.subjects import subjects
+from tollkeeper.bench.figures.subjects import Scene, subjects
 from tollkeeper.bench.figures.traffic import Stage, Traffic
 from tollkeeper.bench.guard_coverage import Samples
 from tollkeeper.guard import Calibration, Guard, profiles
@@ -36,6 +36,7 @@ STAGE = Stage(
     POOL[:0],
 )
 GUARD = Guard(profiles.RECOMMENDED.with_knee(0.7), CALIBRATION, secret=bytes(32))
+SCENE = Scene(STAGE, GUARD, np.random.default_rng(0))
 
 
 def test_subjects_part_a_task_by_its_classes() -> None:
@@ -55,22 +56,49 @@ def test_pairs_have_what_their_names_say() -> None:
         seen.add(kind)
         assert len(one) == len(other) == 120
         common = {bytes(row) for row in one} & {bytes(row) for row in other}
-        assert len(common) == (100 if kind == "anchors" else 0)
+        assert len(common) == {"anchors": 100, "few_anchors": 30}.get(kind, 0)
         if kind == "edited_anchors":
             first, second = one[:100], other[:100]
             lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
             assert ((first * second).sum(axis=1) / lengths).min() > 0.998
-    assert seen == {"strangers", "one_subject", "disjoint", "anchors", "edited_anchors"}
+    assert seen == {
+        "strangers",
+        "one_subject",
+        "disjoint",
+        "anchors",
+        "few_anchors",
+        "edited_anchors",
+    }
 
 
 def test_linked_sybils_get_what_one_account_gets() -> None:
     """Alone, k accounts are free k times; on one pool together they are free once."""
     samples = Samples()
     setting = guard_pools.Setting(sybils=(1, 4))
-    guard_pools._link_sybils(GUARD, STAGE, setting, samples, np.random.default_rng(0))
+    guard_pools._link_sybils(SCENE, setting, samples)
     found = {name: metric.value for name, metric in samples.metrics().items()}
     assert found["free_alone.toy.k1"] == found["free_linked.toy.k1"]
-    assert found["free_alone.toy.k4"] > 2 * found["free_linked.toy.k4"]
+    assert found["free_alone.toy.k4"] > found["free_linked.toy.k4"]
+    assert found["free_linked.toy.k4"] == found["free_linked.toy.k1"]
+
+
+def test_links_of_honest_accounts_chain() -> None:
+    """An account is wronged that pays on a pool of accounts that overlap, each with the next."""
+    rows = TASK[:150]
+    labels = np.repeat(np.arange(4), 150)
+    # Four subjects that share most of their inputs, each with a part of the pool besides.
+    parts = [np.concatenate([rows[:100], POOL[50 * at : 50 * at + 50]]) for at in range(4)]
+    traffic = Traffic("banking77", "narrow", np.concatenate(parts), labels)
+    stage = Stage("toy", (traffic, STAGE.pool), CALIBRATION, POOL[:0])
+    steep = Guard(profiles.RECOMMENDED.with_knee(0.4), CALIBRATION, secret=bytes(32))
+    alone = [steep.fraction(steep.mark(steep.empty(), part)) for part in parts]
+    together = steep.fraction(steep.mark(steep.empty(), np.concatenate(parts)))
+    assert max(alone) < 0.4 < together
+    for guard, expected in ((steep, 1.0), (GUARD, 0.0)):
+        scene = Scene(stage, guard, np.random.default_rng(0))
+        assert guard_pools._chained(scene, 150) == {"wrongly_pays.toy.n150": expected}
+    strangers = Scene(STAGE, steep, np.random.default_rng(0))
+    assert guard_pools._chained(strangers, 120) == {"wrongly_pays.toy.n120": 0.0}
 
 
 def test_a_patient_thief_waits_for_windows() -> None:

@@ -67,7 +67,7 @@ def test_a_repeat_on_a_border_is_free(dim: int) -> None:
     one, other = rng.standard_normal((2, 200, dim)).astype(np.float32)
 
     def cells(rows: NDArray[np.float32]) -> NDArray[np.intp]:
-        return guard._coverage._places(rows)[:, -1]
+        return guard._coverage.places(rows)[:, -1]
 
     for _ in range(40):  # halve the way between two cells until float32 has no middle
         middle = ((one.astype(np.float64) + other) / 2).astype(np.float32)

@@ -40,7 +40,7 @@ def test_starts_of_months_and_days() -> None:
     assert Windows("month", 0).start(at) == datetime(2026, 3, 1, tzinfo=UTC).timestamp()
     assert Windows(1, 0).start(at) == datetime(2026, 3, 17, tzinfo=UTC).timestamp()
     assert Windows(7, 0).start(at) == 7 * DAY_S * (at // (7 * DAY_S))
-    for windows in (Windows("month", 0), Windows(7, 0), Windows(0.3, 0)):
+    for windows in (Windows("month", 0), Windows(7, 0), Windows(1.3, 0)):
         assert windows.start(windows.start(at)) == windows.start(at)
 
 
@@ -86,17 +86,18 @@ def test_turning_commutes_with_union_and_with_looking(
     assert np.array_equal(united, LAYOUT.merge(at_once, turn(windows, other, 0.0, end)))
 
 
-def test_a_long_absence_is_cheap_and_forgets_all() -> None:
-    """After a thousand windows nothing is left of any share below one, and it takes no time."""
-    some = sketch(2)
-    assert marks(turn(Windows(1 / 24, 0.999), some, 0.0, 1e12)) == 0
-    assert turn(Windows(1 / 24, 1.0), some, 0.0, 1e12) is some
+def test_a_long_absence_forgets_all_but_what_is_carried_for_ever() -> None:
+    """Years of days leave nothing of any share that is felt, and all of a share of one."""
+    some, years = sketch(2), 20 * 365 * DAY_S
+    assert marks(turn(Windows(1, 0.9), some, 0.0, years)) == 0
+    assert 0 < marks(turn(Windows(30, 0.99), some, 0.0, years)) < marks(some)
+    assert turn(Windows(1, 1.0), some, 0.0, years) is some
 
 
 @pytest.mark.parametrize(
     ("length", "carry"), [(0, 0.5), (-1, 0.5), (float("nan"), 0.5), (float("inf"), 0.5), (1, 1.1)]
 )
 def test_what_is_no_window(length: float, carry: float) -> None:
-    """Lengths below an hour and shares outside [0, 1] are refused."""
+    """Lengths below a day and shares outside [0, 1] are refused."""
     with pytest.raises(ConfigurationError, match="expected"):
         Windows(length, carry)

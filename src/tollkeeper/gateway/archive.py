@@ -89,6 +89,6 @@ def windows(length: float | Literal["month"] | None, carry_over: float) -> Windo
     """Return when pools forget; without a length never.
 
     Raises:
-        ConfigurationError: less than an hour, or a share outside [0, 1].
+        ConfigurationError: less than a day, or a share outside [0, 1].
     """
     return None if length is None else Windows(length, carry_over)

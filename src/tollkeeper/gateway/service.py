@@ -241,7 +241,7 @@ class Service:
         )
         head.kept = replace(head.kept, sketch=verdict.sketch)
         if self.guard.tracks and _linked(asks[0]):
-            self._mark_own(work, account.tenant, clean)
+            self._mark_own(work, account.tenant, verdict)
         outgoing = verdict.embeddings
         if self._unguarded is not None:
             outgoing = self._unguarded.admit(
@@ -258,12 +258,13 @@ class Service:
             self._record(work, ask, verdict, rows)
             start = rows.stop
 
-    def _mark_own(self, work: _Work, tenant: str, clean: Embeddings) -> None:
+    def _mark_own(self, work: _Work, tenant: str, verdict: Verdict) -> None:
         """Note what a linked tenant asked itself."""
         own = work.own.get(tenant)
         if own is None:
             own = work.own[tenant] = self._heads.take(self._key(tenant), at=work.now)
-        own.kept = replace(own.kept, sketch=self.guard.mark(own.kept.sketch, clean))
+        sketch = self.guard.mark_places(own.kept.sketch, verdict.places)
+        own.kept = replace(own.kept, sketch=sketch)
 
     def _record(self, work: _Work, ask: Ask, verdict: Verdict, rows: slice) -> None:
         scales = verdict.noise_scale[rows]

@@ -40,12 +40,14 @@ class Visit:
         fractions: (n,) price signal after inputs 1 .. i.
         opened: (n,) buckets that input i was the first to reach, over all tables, its
             landmark included.
+        places: (n, k) the bits of a sketch that each input sets.
     """
 
     sketch: Sketch
     before: float
     fractions: NDArray[np.float64]
     opened: NDArray[np.intp]
+    places: NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,10 +113,8 @@ class Coverage:
         Raises:
             GuardError: not a sketch of this guard, or embeddings that are not finite.
         """
-        if not math.isfinite(float(np.vdot(embeddings, embeddings))):
-            raise GuardError("expected finite embeddings, got NaN, infinity or too large numbers")
         count = len(embeddings)
-        places = self._places(embeddings)
+        places = self.places(embeddings)
         cells = places.ravel()
         seen = np.unpackbits(self.layout.bitmap(sketch))
         priced = self.layout.priced
@@ -137,7 +137,13 @@ class Coverage:
             bitmap = np.packbits(seen)
         sketch = self._with_sample(bitmap, sketch, places)
         total = self.layout.priced_count
-        return Visit(sketch, before / total, (before + paid.cumsum()) / total, opened)
+        return Visit(sketch, before / total, (before + paid.cumsum()) / total, opened, places)
+
+    def mark(self, sketch: Sketch, places: NDArray[np.intp]) -> Sketch:
+        """Return a sketch with inputs in it, given by their `places`; nothing is priced."""
+        seen = np.unpackbits(self.layout.bitmap(sketch))
+        seen[places.ravel()] = 1
+        return self._with_sample(np.packbits(seen), sketch, places)
 
     def _with_sample(self, bitmap: Sketch, before: Sketch, places: NDArray[np.intp]) -> Sketch:
         """Return the sketch of new bits, with the hashes of what was asked in its sample."""
@@ -157,7 +163,8 @@ class Coverage:
         as identical ones do and near-duplicates mostly. The hash is multilinear: products with
         odd 64-bit numbers, of whose sum the upper half counts.
         """
-        fine = places[:, : len(_FACTORS)].astype(np.uint64) * _FACTORS[: self.tables]
+        tables = min(len(_FACTORS), self.tables)
+        fine = places[:, :tables].astype(np.uint64) * _FACTORS[:tables]
         hashes: NDArray[np.uint32] = (fine.sum(axis=1, dtype=np.uint64) >> _HALF).astype(np.uint32)
         return np.maximum(hashes, _ONE)
 
@@ -169,8 +176,14 @@ class Coverage:
         numbers = sides.astype(np.float32).reshape(-1, self.bits) @ self._place_values
         return numbers.astype(np.intp).reshape(len(sides), self.tables)
 
-    def _places(self, embeddings: Embeddings) -> NDArray[np.intp]:
-        """Return the (n, tables) places in a sketch, and one more with landmarks."""
+    def places(self, embeddings: Embeddings) -> NDArray[np.intp]:
+        """Return the (n, tables) places in a sketch, and one more with landmarks.
+
+        Raises:
+            GuardError: embeddings that are not finite.
+        """
+        if not math.isfinite(float(np.vdot(embeddings, embeddings))):
+            raise GuardError("expected finite embeddings, got NaN, infinity or too large numbers")
         if self.landmarks is None:
             return self.buckets(embeddings) + self._offsets
         margins = np.empty((len(embeddings), self.tables * self.bits), np.float32)

@@ -76,7 +76,9 @@ class Guard:
         fingerprint.
         """
         calibration = hashlib.sha256(self.calibration.to_bytes()).hexdigest()
-        parts = (self.version, calibration, self.sketch_bytes)
+        # Profiles without a sample have sketches of the size that they always had.
+        sized = (self.sketch_bytes,) if self.profile.samples else ()
+        parts = (self.version, calibration, *sized)
         return derive(self._secret, "fingerprint", *parts, length=8).hex()
 
     def out_dim(self, dimensions: int | None = None) -> int:
@@ -129,7 +131,15 @@ class Guard:
         Raises:
             GuardError: an argument does not fit this guard.
         """
-        return self._coverage.visit(sketch, self._checked(embeddings)).sketch
+        return self.mark_places(sketch, self._coverage.places(self._checked(embeddings)))
+
+    def mark_places(self, sketch: Sketch, places: NDArray[np.intp]) -> Sketch:
+        """Return a sketch with inputs in it that a verdict has told the places of.
+
+        Raises:
+            GuardError: the sketch is not one of this guard.
+        """
+        return self._coverage.mark(sketch, places)
 
     def tenant_key(self, tenant: str, *, version: int = 1) -> bytes:
         """Return the 32-byte key of a tenant; a new version is a new space and new noise."""
@@ -176,7 +186,7 @@ class Guard:
         visit = self._coverage.visit(sketch, clean)
         opened = visit.opened > 0
         if self._is_over(visit):
-            return self._refusal(visit.before, sketch, len(clean), width)
+            return self._refusal(visit, sketch, width)
         coverage = float(visit.fractions[-1]) if len(clean) else visit.before
         answer, scales = clean, np.zeros(len(clean), np.float32)
         # Coverage never falls within a batch, so the last input decides whether any pays.
@@ -193,6 +203,7 @@ class Guard:
             noise_scale=scales,
             opened=opened,
             charge=float(np.count_nonzero(opened)),
+            places=visit.places,
         )
 
     def _is_over(self, visit: Visit) -> bool:
@@ -204,15 +215,17 @@ class Guard:
         ceiling = self.profile.ceiling
         return ceiling is not None and visit.before >= ceiling and bool(visit.opened.any())
 
-    def _refusal(self, coverage: float, sketch: Sketch, count: int, width: int) -> Verdict:
+    def _refusal(self, visit: Visit, sketch: Sketch, width: int) -> Verdict:
         """Return the verdict on a request that asks for something new at the ceiling."""
+        count = len(visit.places)
         return Verdict(
             embeddings=np.empty((0, self._transform(bytes(32), width).out_dim), np.float32),
             sketch=sketch,
-            coverage=coverage,
+            coverage=visit.before,
             noise_scale=np.zeros(count, np.float32),
             opened=np.zeros(count, np.bool_),
             charge=0.0,
+            places=visit.places,
             refused=True,
         )
 

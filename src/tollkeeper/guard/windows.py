@@ -27,8 +27,8 @@ from tollkeeper.types import Sketch
 
 DAY_S = 86_400.0
 _LEVELS = 1 << 16
-_MOST_TURNS = 1000
-"""After so many windows without a request nothing is left of any share below 1."""
+_REMEMBERED = 1024
+"""Turns whose surviving marks are remembered, at 10 KB each: more than two years of days."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,9 @@ class Windows:
 
     def __post_init__(self) -> None:
         """Refuse what are no windows."""
-        if self.length != "month" and not 1 / 24 <= self.length < math.inf:
+        if self.length != "month" and not 1 <= self.length < math.inf:
             raise ConfigurationError(
-                f'expected a window of at least an hour, in days, or "month", got {self.length!r}'
+                f'expected a window of at least one day, in days, or "month", got {self.length!r}'
             )
         if not 0 <= self.carry_over <= 1:
             raise ConfigurationError(f"expected a share in [0, 1] to carry, got {self.carry_over}")
@@ -73,31 +73,18 @@ class Windows:
             since: start of its window.
             at: now; before `since` nothing is forgotten.
         """
-        starts = self._starts(since, at)
-        if not starts or self.carry_over == 1:
+        start = self.start(at)
+        if start <= since or self.carry_over == 1:
             return sketch
         bits = layout.bitmap(sketch)
-        if self.carry_over == 0 or len(starts) > _MOST_TURNS:
-            bits = np.zeros_like(bits)
-        else:
-            for start in starts:
-                bits = bits & _staying(key, start, 8 * layout.bitmap_bytes, self.carry_over)
+        # From the newest turn back; the order does not matter, and often nothing is left soon.
+        while start > since and bits.any():
+            bits = bits & _staying(key, start, 8 * layout.bitmap_bytes, self.carry_over)
+            start = self.start(start - 1)
         return layout.joined(bits, layout.sample(sketch))
 
-    def _starts(self, since: float, at: float) -> list[float]:
-        """Return the starts of windows after `since` up to `at`, oldest first.
 
-        Where there are more than `_MOST_TURNS`, one more than that.
-        """
-        starts: list[float] = []
-        start = self.start(at)
-        while start > since and len(starts) <= _MOST_TURNS:
-            starts.append(start)
-            start = self.start(start - 1)
-        return starts[::-1]
-
-
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=_REMEMBERED)
 def _staying(key: bytes, start: float, count: int, share: float) -> Sketch:
     """Return (count / 8,) packed bits: which marks survive the turn at `start`."""
     name = hashlib.sha256(b"window" + struct.pack("<d", start) + key).digest()

@@ -1,10 +1,10 @@
 """Experiment `guard-pools`: what tells sybils from strangers, and what linking them changes.
 
 Pairs of accounts are compared by the share of common inputs that their sketches tell: two
-strangers of different narrow subjects, two customers of one, the same of wider subjects, two accounts of a thief that
-share nothing but the pool they draw from, and two that ask a hundred inputs in common, which
-is what mapping one's answers onto the other's takes. Then pairs and sybils are linked, and
-what that costs and gains is read from the guard's price.
+strangers of different narrow subjects, two customers of one, the same of wider subjects, two
+accounts of a thief that share nothing but the pool they draw from, and two that ask some inputs
+in common, which is what mapping one's answers onto the other's takes. Then honest accounts and
+sybils are linked, and what that costs and gains is read from the guard's price.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from itertools import combinations
 import numpy as np
 
 from tollkeeper.bench.experiment import Context, Experiment, Measurement
-from tollkeeper.bench.figures.subjects import subjects
-from tollkeeper.bench.figures.traffic import Stage, load_stage
+from tollkeeper.bench.figures.subjects import Scene, scenes, subjects
+from tollkeeper.bench.figures.traffic import Stage
 from tollkeeper.bench.guard_coverage import Samples
-from tollkeeper.guard import profiles
 from tollkeeper.guard.guard import Guard
 from tollkeeper.types import Embeddings, Sketch
 
 LINKED_FROM = 0.04
 """Share of common inputs at which the figures link, with at least as many hashes as the gateway
-asks for: between what strangers have in common and what anchors leave."""
+asks for. Chosen on these same pairs: above most of what strangers have in common, below what a
+hundred anchors leave in accounts of six hundred."""
 
 _FEWEST_SEEN = 8
-_ANCHORS = 100
+_ANCHORS, _FEW_ANCHORS = 100, 30
 _EDIT = 0.999
 
 
@@ -59,41 +59,65 @@ def measure(setting: Setting, context: Context) -> Measurement:
         DataError: a data set is missing or damaged.
     """
     samples, data = Samples(), dict[str, str]()
-    steps = len(setting.encoders) * (1 + setting.secrets)
-    for number, name in enumerate(setting.encoders):
-        done = number * (1 + setting.secrets)
-        context.progress(done, steps, f"embedding for {name}")
-        stage = load_stage(name, limit=setting.limit, rng=context.rng(0, number), data=data)
-        for secret in range(setting.secrets):
-            context.progress(done + 1 + secret, steps, f"{name}, secret {secret + 1}")
-            rng = context.rng(1, number, secret)
-            guard = Guard(profiles.RECOMMENDED, stage.calibration, secret=rng.bytes(32))
-            _compare(guard, stage, setting, samples, rng)
-            _link_sybils(guard, stage, setting, samples, rng)
+    for scene in scenes(setting.encoders, setting.secrets, setting.limit, context, data):
+        for count in setting.counts:
+            for name, value in _compare(scene, count).items():
+                wanted = name.split(".")[2] in _OURS
+                samples.add(name, value, "higher" if wanted else "lower")
+            for name, value in _chained(scene, count).items():
+                samples.add(name, value, "lower")
+        _link_sybils(scene, setting, samples)
     return Measurement(samples.metrics(), data=data)
 
 
-def _compare(
-    guard: Guard, stage: Stage, setting: Setting, samples: Samples, rng: np.random.Generator
-) -> None:
-    layout = guard.profile.layout
-    for count in setting.counts:
-        for kind, one, other in _pairs(stage, count, rng):
-            mine, theirs = (guard.mark(guard.empty(), rows) for rows in (one, other))
-            shared, seen = layout.shared(mine, theirs)
-            named = f"{stage.encoder}.{kind}.n{count}"
-            samples.add(f"shared.{named}", shared, "higher" if kind in _OURS else "lower")
-            linked = shared >= LINKED_FROM and seen >= _FEWEST_SEEN
-            samples.add(f"linked.{named}", float(linked), "higher" if kind in _OURS else "lower")
-            if kind not in _THIEVES:
-                pays = _pays(guard, layout.merge(mine, theirs)) and not (
-                    _pays(guard, mine) or _pays(guard, theirs)
-                )
-                samples.add(f"false_link_pays.{named}", float(pays), "lower")
-                samples.add(f"wrongly_pays.{named}", float(pays and linked), "lower")
+def _compare(scene: Scene, count: int) -> dict[str, float]:
+    """Return means over the pairs of each kind with one secret."""
+    guard, layout = scene.guard, scene.guard.profile.layout
+    found: dict[str, list[float]] = {}
+    for kind, one, other in _pairs(scene.stage, count, scene.rng):
+        mine, theirs = (guard.mark(guard.empty(), rows) for rows in (one, other))
+        named = f"{scene.stage.encoder}.{kind}.n{count}"
+        found.setdefault(f"shared.{named}", []).append(layout.shared(mine, theirs)[0])
+        found.setdefault(f"linked.{named}", []).append(float(_linked(guard, mine, theirs)))
+        if kind not in _THIEVES:
+            alone = _pays(guard, mine) or _pays(guard, theirs)
+            pays = _pays(guard, layout.merge(mine, theirs)) and not alone
+            found.setdefault(f"false_link_pays.{named}", []).append(float(pays))
+    return {name: float(np.mean(values)) for name, values in found.items()}
 
 
-_OURS = {"anchors", "edited_anchors"}
+def _linked(guard: Guard, mine: Sketch, theirs: Sketch) -> bool:
+    shared, seen = guard.profile.layout.shared(mine, theirs)
+    return shared >= LINKED_FROM and seen >= _FEWEST_SEEN
+
+
+def _chained(scene: Scene, count: int) -> dict[str, float]:
+    """Link all honest subjects that overlap, and those that these are linked to.
+
+    Returns:
+        The share of accounts that pay on such a pool and would not alone.
+    """
+    guard, layout = scene.guard, scene.guard.profile.layout
+    cut = [one.embeddings for one in subjects(scene.stage, rng=scene.rng)]
+    own = [guard.mark(guard.empty(), rows[:count]) for rows in cut if len(rows) >= count]
+    if not own:
+        return {}
+    group = list(range(len(own)))
+    for one, other in combinations(range(len(own)), 2):
+        if _linked(guard, own[one], own[other]):
+            joined, left = group[one], group[other]
+            group = [joined if number == left else number for number in group]
+    wronged = 0
+    for number, mine in enumerate(own):
+        pool = mine
+        for other, theirs in enumerate(own):
+            if group[other] == group[number]:
+                pool = layout.merge(pool, theirs)
+        wronged += _pays(guard, pool) and not _pays(guard, mine)
+    return {f"wrongly_pays.{scene.stage.encoder}.n{count}": wronged / len(own)}
+
+
+_OURS = {"anchors", "few_anchors", "edited_anchors"}
 """Kinds of pairs that ought to be linked."""
 
 _THIEVES = {*_OURS, "disjoint"}
@@ -117,6 +141,8 @@ def _pairs(
         yield "disjoint", mine, theirs
         anchors, rest = mine[:_ANCHORS], theirs[_ANCHORS:]
         yield "anchors", mine, np.concatenate([anchors, rest])
+        few = [mine[:_FEW_ANCHORS], theirs[_FEW_ANCHORS:]]
+        yield "few_anchors", mine, np.concatenate(few)
         yield "edited_anchors", mine, np.concatenate([_edited(anchors, rng), rest])
 
 
@@ -133,17 +159,20 @@ def _pays(guard: Guard, sketch: Sketch) -> bool:
     return guard.fraction(sketch) > guard.profile.price.free_until
 
 
-def _link_sybils(
-    guard: Guard, stage: Stage, setting: Setting, samples: Samples, rng: np.random.Generator
-) -> None:
-    """Count the free inputs of k accounts of a thief, each on its own and all on one pool."""
-    pool = rng.permutation(stage.pool.embeddings)
+def _link_sybils(scene: Scene, setting: Setting, samples: Samples) -> None:
+    """Count the free inputs of k accounts of a thief, each on its own and all on one pool.
+
+    Each asks a part of the pool, which is dealt out at random or region by region, whichever
+    gives more.
+    """
+    guard, orders = scene.guard, list(scene.orders())
     for count in setting.sybils:
-        parts = np.array_split(pool, count)
-        alone = sum(_free(guard, guard.empty(), part) for part in parts)
-        turns = np.concatenate([pool[at::count] for at in range(count)])
-        linked = _free(guard, guard.empty(), turns)
-        named = f"{stage.encoder}.k{count}"
+        alone = max(
+            sum(_free(guard, guard.empty(), part) for part in np.array_split(pool, count))
+            for pool in orders
+        )
+        linked = max(_free(guard, guard.empty(), pool) for pool in orders)
+        named = f"{scene.stage.encoder}.k{count}"
         samples.add(f"free_alone.{named}", float(alone), "lower", "inputs")
         samples.add(f"free_linked.{named}", float(linked), "lower", "inputs")
 

@@ -1,8 +1,9 @@
 """Experiment `guard-windows`: a year of traffic, by how much coverage is carried from month to month.
 
 Twelve windows of thirty days. Honest accounts ask one subject all year, one subject with some
-stray inputs of everything, or another subject every month. A thief asks a broad pool and leaves
-for the month at its first price. Each turns from window to window as the gateway does it.
+stray inputs of everything, or another subject every month. A thief asks a broad pool, at random
+or region by region, whichever gives it more, and leaves for the month at its first price. Each
+turns from window to window as the gateway does it.
 """
 
 from __future__ import annotations
@@ -13,10 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tollkeeper.bench.experiment import Context, Experiment, Measurement
-from tollkeeper.bench.figures.subjects import subjects
-from tollkeeper.bench.figures.traffic import Stage, load_stage
+from tollkeeper.bench.figures.subjects import scenes, subjects
+from tollkeeper.bench.figures.traffic import Stage
 from tollkeeper.bench.guard_coverage import Samples
-from tollkeeper.guard import profiles
 from tollkeeper.guard.guard import Guard
 from tollkeeper.guard.windows import DAY_S, Windows
 from tollkeeper.types import Embeddings
@@ -54,26 +54,19 @@ def measure(setting: Setting, context: Context) -> Measurement:
         DataError: a data set is missing or damaged.
     """
     samples, data = Samples(), dict[str, str]()
-    steps = len(setting.encoders) * (1 + setting.secrets)
-    for number, name in enumerate(setting.encoders):
-        done = number * (1 + setting.secrets)
-        context.progress(done, steps, f"embedding for {name}")
-        stage = load_stage(name, limit=setting.limit, rng=context.rng(0, number), data=data)
-        for secret in range(setting.secrets):
-            context.progress(done + 1 + secret, steps, f"{name}, secret {secret + 1}")
-            rng = context.rng(1, number, secret)
-            guard = Guard(profiles.RECOMMENDED, stage.calibration, secret=rng.bytes(32))
-            for account, year in _years(stage, setting, rng):
-                for share in setting.shares:
-                    named = f"{stage.encoder}.{account}.c{share}"
-                    paid, end = _live(guard, year, Windows(_DAYS, share / 100))
-                    samples.add(f"paid.{named}", paid, "lower")
-                    samples.add(f"coverage.{named}", end, "lower")
-            pool = rng.permutation(stage.pool.embeddings)
+    for scene in scenes(setting.encoders, setting.secrets, setting.limit, context, data):
+        encoder, guard = scene.stage.encoder, scene.guard
+        for account, year in _years(scene.stage, setting, scene.rng):
             for share in setting.shares:
-                free = _steal(guard, pool, Windows(_DAYS, share / 100), setting.months)
-                named = f"free_thief.{stage.encoder}.c{share}"
-                samples.add(named, float(free), "lower", "inputs")
+                named = f"{encoder}.{account}.c{share}"
+                paid, end = _live(guard, year, Windows(_DAYS, share / 100))
+                samples.add(f"paid.{named}", paid, "lower")
+                samples.add(f"coverage.{named}", end, "lower")
+        orders = list(scene.orders())
+        for share in setting.shares:
+            windows = Windows(_DAYS, share / 100)
+            free = max(_steal(guard, pool, windows, setting.months) for pool in orders)
+            samples.add(f"free_thief.{encoder}.c{share}", float(free), "lower", "inputs")
     return Measurement(samples.metrics(), data=data)
 
 
@@ -116,7 +109,7 @@ def _live(guard: Guard, year: list[Embeddings], windows: Windows) -> tuple[float
 
 def _steal(guard: Guard, pool: Embeddings, windows: Windows, months: int) -> int:
     """Return the free inputs of a thief who waits for the next month whenever it would pay."""
-    sketch, start = guard.empty(), 0
+    sketch, start, total = guard.empty(), 0, 0
     for month in range(months):
         since, at = max(0, month - 1) * _DAYS * DAY_S, month * _DAYS * DAY_S
         sketch = windows.turned(sketch, guard.profile.layout, key=b"experiment", since=since, at=at)
@@ -124,8 +117,8 @@ def _steal(guard: Guard, pool: Embeddings, windows: Windows, months: int) -> int
         free = int(np.searchsorted(signal, guard.profile.price.free_until, side="right"))
         # The first answer that it would pay for is asked too: that is how it knows.
         sketch = guard.mark(sketch, pool[start : start + free + 1])
-        start = min(len(pool), start + free + 1)
-    return start
+        total, start = total + free, min(len(pool), start + free + 1)
+    return total
 
 
 EXPERIMENT = Experiment(

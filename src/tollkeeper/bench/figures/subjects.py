@@ -1,13 +1,17 @@
-"""Narrow accounts of many subjects, cut from the tasks that come with labels."""
+"""Accounts of many subjects, cut from the tasks that come with labels, before fresh guards."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tollkeeper.bench.figures.traffic import Stage
+from tollkeeper.bench.experiment import Context
+from tollkeeper.bench.figures.thieves import by_region
+from tollkeeper.bench.figures.traffic import Stage, load_stage
+from tollkeeper.guard import profiles
+from tollkeeper.guard.guard import Guard
 from tollkeeper.types import Embeddings
 
 PARTS = {
@@ -51,3 +55,52 @@ def _cut(stage: Stage, rng: np.random.Generator) -> Iterator[Subject]:
             rows = traffic.embeddings[np.isin(traffic.labels, some)]
             name, narrow = f"{traffic.name}{number}", traffic.kind == "narrow"
             yield Subject(name, rng.permutation(rows), narrow)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """One encoder's traffic before one deployment.
+
+    Attributes:
+        stage: the encoder with its traffic.
+        guard: `recommended`, with a secret of its own.
+        rng: of this scene.
+    """
+
+    stage: Stage
+    guard: Guard
+    rng: np.random.Generator
+
+    def orders(self) -> Iterator[Embeddings]:
+        """Yield the thief's pool in the orders it may ask in: at random, and region by region."""
+        pool = self.rng.permutation(self.stage.pool.embeddings)
+        yield pool
+        yield pool[by_region(pool, seed=int(self.rng.integers(2**31)))]
+
+
+def scenes(
+    encoders: Sequence[str], secrets: int, limit: int, context: Context, data: dict[str, str]
+) -> Iterator[Scene]:
+    """Yield every encoder before every secret, and report progress.
+
+    Args:
+        encoders: names of `encoders.MODALITY`.
+        secrets: deployments of each.
+        limit: inputs of a task or pool at most.
+        context: of the experiment.
+        data: gets the checksums of the data sets.
+
+    Raises:
+        ConfigurationError: an unknown encoder.
+        DataError: a data set is missing or damaged.
+    """
+    steps = len(encoders) * (1 + secrets)
+    for number, name in enumerate(encoders):
+        done = number * (1 + secrets)
+        context.progress(done, steps, f"embedding for {name}")
+        stage = load_stage(name, limit=limit, rng=context.rng(0, number), data=data)
+        for secret in range(secrets):
+            context.progress(done + 1 + secret, steps, f"{name}, secret {secret + 1}")
+            rng = context.rng(1, number, secret)
+            guard = Guard(profiles.RECOMMENDED, stage.calibration, secret=rng.bytes(32))
+            yield Scene(stage, guard, rng)
