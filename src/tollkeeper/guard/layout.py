@@ -86,7 +86,7 @@ class Layout:
         if sketch.shape != (self.sketch_bytes,):
             raise GuardError(
                 f"expected a sketch of {self.sketch_bytes} bytes, got shape {sketch.shape}; "
-                "was the guard's profile changed?"
+                "was the guard's profile changed, or Tollkeeper upgraded and not started since?"
             )
         return sketch
 
