@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -90,3 +92,26 @@ def test_near_duplicates_are_mostly_shared_and_strangers_never() -> None:
     share, _ = LAYOUT.shared(sketch_of(rows), sketch_of(twins))
     assert share > 0.25  # were half of them the same, it would be a third
     assert LAYOUT.shared(sketch_of(rows), sketch_of(ROWS[1000:2000]))[1] <= 2
+
+
+@pytest.mark.parametrize("tables", [1, 2, 3])
+@pytest.mark.parametrize("landmarks", [0, 8])
+def test_few_tables_name_a_fine_cell_too(tables: int, landmarks: int) -> None:
+    """Whatever there is of three tables names the cell; landmarks have no part in it."""
+    profile = replace(profiles.RECOMMENDED, tables=tables, landmarks=landmarks, samples=16)
+    guard = Guard(profile, GUARD.calibration, secret=b"s" * 32)
+    sketch = guard.mark(guard.empty(), ROWS[:9])
+    layout = profile.layout
+    assert np.count_nonzero(layout.sample(sketch)) == 9
+    assert layout.shared(sketch, guard.mark(guard.empty(), ROWS[3:9])) == (6 / 9, 6)
+
+
+def test_a_fingerprint_knows_the_size_of_a_sketch_with_a_sample() -> None:
+    """Sketches of another size belong to another guard; without a sample nothing has changed."""
+    found = {
+        samples: Guard(
+            replace(profiles.RECOMMENDED, samples=samples), GUARD.calibration, secret=b"s" * 32
+        ).fingerprint
+        for samples in (0, 128, 256)
+    }
+    assert len(set(found.values())) == 3
