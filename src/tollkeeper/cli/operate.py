@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -182,34 +182,29 @@ def grant(
         _emit_tenant(operator, name, as_json=as_json)
 
 
-@tenants.command("suspend")
-def suspend(
-    name: TenantName,
-    *,
-    data_dir: DataDir = None,
-    ledger: Ledger = None,
-    config: Config = None,
-    as_json: Json = False,
-) -> None:
-    """Refuse a tenant's requests with 403 from now on."""
-    with _operator(config, data_dir, ledger) as operator:
-        operator.suspend(name)
-        _emit_tenant(operator, name, as_json=as_json)
+def _change(verb: str, does: str, change: Callable[[Operator, str], None]) -> None:
+    """Add a verb that changes one tenant and shows it."""
+
+    @tenants.command(verb, help=does)
+    def act(
+        name: TenantName,
+        *,
+        data_dir: DataDir = None,
+        ledger: Ledger = None,
+        config: Config = None,
+        as_json: Json = False,
+    ) -> None:
+        with _operator(config, data_dir, ledger) as operator:
+            change(operator, name)
+            _emit_tenant(operator, name, as_json=as_json)
 
 
-@tenants.command("resume")
-def resume(
-    name: TenantName,
-    *,
-    data_dir: DataDir = None,
-    ledger: Ledger = None,
-    config: Config = None,
-    as_json: Json = False,
-) -> None:
-    """Let a suspended tenant in again."""
-    with _operator(config, data_dir, ledger) as operator:
-        operator.resume(name)
-        _emit_tenant(operator, name, as_json=as_json)
+_change(
+    "suspend",
+    "Refuse a tenant's requests with 403 from now on.",
+    lambda operator, name: operator.suspend(name),
+)
+_change("resume", "Let a suspended tenant in again.", lambda operator, name: operator.resume(name))
 
 
 @tenants.command("link")
@@ -228,34 +223,16 @@ def link(
         _emit_tenant(operator, second, as_json=as_json)
 
 
-@tenants.command("unlink")
-def unlink(
-    name: TenantName,
-    *,
-    data_dir: DataDir = None,
-    ledger: Ledger = None,
-    config: Config = None,
-    as_json: Json = False,
-) -> None:
-    """Undo a link: charge a tenant on what it asked itself, before and since."""
-    with _operator(config, data_dir, ledger) as operator:
-        operator.unlink(name)
-        _emit_tenant(operator, name, as_json=as_json)
-
-
-@tenants.command("pardon")
-def pardon(
-    name: TenantName,
-    *,
-    data_dir: DataDir = None,
-    ledger: Ledger = None,
-    config: Config = None,
-    as_json: Json = False,
-) -> None:
-    """Forget what a tenant covered; what it was charged stays."""
-    with _operator(config, data_dir, ledger) as operator:
-        operator.pardon(name)
-        _emit_tenant(operator, name, as_json=as_json)
+_change(
+    "unlink",
+    "Undo a link: charge a tenant on what it asked itself, before and since.",
+    lambda operator, name: operator.unlink(name),
+)
+_change(
+    "pardon",
+    "Forget what a tenant covered; what it was charged stays.",
+    lambda operator, name: operator.pardon(name),
+)
 
 
 @tenants.command("overlaps")
