@@ -48,7 +48,9 @@ def test_the_knee_is_above_every_honest_account(cli: Callable[..., Any], files: 
     assert not any(one["noise"] or one["refused"] for one in made["accounts"])
     assert Calibration.from_bytes(out.read_bytes()).knee == made["knee"]
     assert max(one["signal"] for one in made["accounts"]) < made["knee"] < 0.6
-    assert "cannot show a false-penalty rate below 0.5" in done.err
+    assert made["usual_knee"] == 0.84
+    assert "this knee is below the usual 0.84" in done.err
+    assert "to show a false-penalty rate" not in done.err
     words = " ".join(ET.fromstring(plot.read_text()).itertext())  # noqa: S314 - our own file
     assert all(name in words for name in ("shop", "bank", "knee"))
 
@@ -66,6 +68,39 @@ def test_a_rate_lets_the_widest_pay(cli: Callable[..., Any], files: Path) -> Non
     assert "no noise" not in lines["news"]
     assert "news is nearly as wide as the sample" in done.err
     assert "shop" not in done.err
+
+
+def test_a_rate_takes_as_many_accounts_as_it_says(cli: Callable[..., Any], files: Path) -> None:
+    """Two accounts say nothing of a twentieth; without accounts there is no rate at all."""
+    sample = (files / "sample.npy", "-o", files / "made.cal", "--false-penalty", "0.05")
+    traffic = ("--traffic", files / "shop.npy", "--traffic", files / "bank.npy")
+    done = cli("calibrate", *sample, *traffic)
+    assert "a false-penalty rate of 0.05 takes 20 accounts, got 2" in done.err
+    failed = cli("calibrate", *sample)
+    assert (failed.status, "--false-penalty is a share of accounts" in failed.err) == (2, True)
+
+
+def test_an_account_that_goes_everywhere_chooses_no_knee(
+    cli: Callable[..., Any], files: Path
+) -> None:
+    """A knee that nobody passes would switch the guard off: the account is named instead."""
+    np.save(files / "crawl.npy", rows(50, 4000))
+    traffic = ("--traffic", files / "shop.npy", "--traffic", files / "crawl.npy")
+    sample = (files / "sample.npy", "-o", files / "x.cal")
+    failed = cli("calibrate", *sample, *traffic)
+    assert (failed.status, failed.out) == (2, "")
+    assert "account 'crawl' goes everywhere in the sample" in failed.err
+    assert not (files / "x.cal").exists()
+    assert cli("calibrate", *sample, *traffic, "--false-penalty", "0.5").status == 0
+
+
+def test_inputs_of_two_widths_are_refused(cli: Callable[..., Any], files: Path) -> None:
+    """Rows of two encoders do not make one sample."""
+    np.save(files / "other.npy", rows(50, 300)[:, :32])
+    words = (files / "sample.npy", files / "other.npy", "-o", files / "x.cal")
+    failed = cli("calibrate", *words)
+    assert failed.status == 2
+    assert "inputs of one width, got rows of shapes (32,) and (64,)" in failed.err
 
 
 def test_a_sample_too_small_for_its_profile_is_refused(

@@ -75,6 +75,15 @@ def test_linking_over_http(live: Any) -> None:
     assert tenant["coverage"] == tenant["alone"] > 0
     assert live.admin("POST", "/tenants/b/pardon").status_code == 200
     assert live.admin("GET", "/tenants/b").json()["coverage"] == 0
+    assert live.admin("GET", "/overlaps?above=1.1").json() == []
+
+
+def test_a_budget_is_given_and_taken_away(live: Any) -> None:
+    """A number sets it, null takes it away, as `--inputs inf` does."""
+    for inputs, budget in ((5, 5.0), (None, None)):
+        sent = {"inputs": inputs}
+        assert live.admin("POST", "/tenants/default/grant", json=sent).status_code == 200
+        assert live.admin("GET", "/tenants/default").json()["budget"] == budget
 
 
 @pytest.mark.parametrize(
@@ -94,6 +103,7 @@ def test_linking_over_http(live: Any) -> None:
         ("POST", "/tenants/default/grant", {"inputs": -1}),
         ("POST", "/tenants/default/dance", {}),
         ("GET", "/records?limit=x", None),
+        ("GET", "/overlaps?above=x", None),
         ("GET", "/records?since=nan", None),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from tollkeeper.gateway.archive import Archive, Kept
 from tollkeeper.gateway.asks import Ask
 from tollkeeper.gateway.metrics import Metrics
-from tollkeeper.gateway.pools import pool_key
+from tollkeeper.gateway.pools import Deployment, pool_key
 from tollkeeper.gateway.service import Service
 from tollkeeper.guard import profiles
 from tollkeeper.guard.calibration import Calibration
@@ -130,3 +131,30 @@ def test_windows_can_be_turned_on_and_off() -> None:
     assert marks(kept(ledger, clock, None)) == marks(whole)
     ask(replica(ledger, clock, None), "text 0")
     assert marks(kept(ledger, clock, None)) == marks(whole)
+
+
+def test_a_quiet_pool_from_before_windows_turns_too() -> None:
+    """Who asked before windows were turned on, and not since, forgets from then on like others."""
+    ledger, clock = MemoryLedger(), Clock()
+    ask(replica(ledger, clock, None), *[f"text {i}" for i in range(100)])
+    whole = kept(ledger, clock, None)
+    archive = Archive(LAYOUT, MONTH, GUARD.fingerprint, 30 * DAY_S)
+    data = ledger.read(pool_key("acme", GUARD.fingerprint)).sketch
+    for day, share in ((31, 1.0), (61, 0.5), (91, 0.25)):
+        found = archive.load(data, at=day * DAY_S)
+        assert marks(found) == pytest.approx(marks(whole) * share, rel=0.15)
+
+
+def test_the_first_window_is_remembered(start_gateway: Any, tmp_path: Path) -> None:
+    """Restarts keep when windows were turned on; turning them off and on begins anew."""
+    day = [100.0]
+    clock = lambda: day[0] * DAY_S  # noqa: E731
+    found = []
+    for at, window in ((100, 30), (170, 30), (180, None), (190, 30)):
+        day[0] = at
+        served = start_gateway(ENCODER, window=window, clock=clock)
+        served.stop()
+        deployment = Deployment.load(tmp_path / "data")
+        assert deployment is not None
+        found.append(deployment.window_since / DAY_S)
+    assert found == [90, 90, 0, 180]

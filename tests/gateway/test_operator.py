@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -249,3 +250,19 @@ def test_a_budget_can_be_taken_away(parts: Any) -> None:
     operator.grant("a", 5)
     operator.grant("a", float("inf"))
     assert operator.tenant("a").budget is None
+
+
+def test_a_report_says_what_a_new_input_meets(parts: Any, monkeypatch: Any) -> None:
+    """Free below the knee, paying above it, refused at a ceiling that is enforced, suspended."""
+    gateway, operator = parts
+    assert operator.tenant("a").standing == "free"
+    asks(gateway, "a", "a", [f"text {number}" for number in range(60)])
+    assert operator.tenant("a").standing == "pays"
+    ceiling = replace(operator._profile, ceiling=0.1)
+    monkeypatch.setattr(operator, "_profile", ceiling)
+    monkeypatch.setattr(operator, "_refuses", True)
+    assert operator.tenant("a").standing == "refused"
+    monkeypatch.setattr(operator, "_refuses", False)
+    assert operator.tenant("a").standing == "pays"
+    operator.suspend("a")
+    assert operator.tenant("a").standing == "suspended"

@@ -29,6 +29,19 @@ def test_all_violations_in_one_message() -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("window", [0, 0.5, -3, "nan", "inf", 1e99, "week", True, [1]])
+def test_what_is_no_window(window: object) -> None:
+    """Anything but a month or a number of days is refused in one sentence."""
+    with pytest.raises(ConfigurationError, match=r'window.*expected "month" or a number'):
+        load(window=window)
+
+
+@pytest.mark.parametrize(("given", "window"), [("month", "month"), ("30", 30.0), (1, 1.0)])
+def test_windows_as_files_and_variables_write_them(given: object, window: object) -> None:
+    """A number may come as text, as variables do."""
+    assert load(window=given).window == window
+
+
 @pytest.mark.parametrize("content", ["prot: 1", "[1, 2]", "port: [", "a: b: c", "\x00"])
 def test_bad_files(tmp_path: Path, content: str) -> None:
     """An unknown name, a list or broken YAML is one clear error naming the cause."""

@@ -62,7 +62,9 @@ def calibrate(
     from tollkeeper.guard.guard import Guard
 
     chosen = profiles.get(profile)
-    _refuse_misfits(chosen, traffic=bool(traffic), plot=plot is not None)
+    _refuse_misfits(
+        chosen, traffic=bool(traffic), plot=plot is not None, penalty=false_penalty != 0
+    )
     load = loader(config, encoder)
     sample = embedded(inputs, load)
     rng = np.random.default_rng(seed)
@@ -74,6 +76,7 @@ def calibrate(
         _refuse_short(accounts)
         customers = knee.follow(chosen, fitted, accounts, rng=rng)
         fitted = replace(fitted, knee=knee.choose(customers, false_penalty=false_penalty))
+        _refuse_wide(customers, chosen.with_knee(fitted.knee))
     fitted = replace(fitted, probe=_probe([*inputs, *(traffic or ())], load))
     sight = look(sample, fitted, chosen, rng=rng)
     made: dict[str, Any] = {
@@ -99,9 +102,11 @@ def calibrate(
         note(f"tollkeeper: {warning}")
 
 
-def _refuse_misfits(profile: Profile, *, traffic: bool, plot: bool) -> None:
+def _refuse_misfits(profile: Profile, *, traffic: bool, plot: bool, penalty: bool) -> None:
     if plot and not traffic:
         raise ConfigurationError("--plot shows accounts: give each with --traffic")
+    if penalty and not traffic:
+        raise ConfigurationError("--false-penalty is a share of accounts: give each with --traffic")
     if traffic and profile.with_knee(0.5) is profile:
         raise ConfigurationError(
             f"profile {profile.name} has no knee that --traffic could choose; leave it out"
@@ -142,18 +147,33 @@ def _refuse_short(accounts: Sequence[tuple[str, Embeddings]]) -> None:
         )
 
 
+def _refuse_wide(customers: Sequence[Customer], profile: Profile) -> None:
+    """A knee above the first price step is one for accounts that no guard could slow."""
+    from tollkeeper.guard.price import Geometric
+
+    price = profile.price
+    if isinstance(price, Geometric) and price.knee + price.step > 1:
+        widest = max(customers, key=lambda customer: customer.end)
+        raise ConfigurationError(
+            f"account {widest.name!r} goes everywhere in the sample (price signal "
+            f"{widest.end:.2f}), and a knee above it would never be passed: leave it out, raise "
+            "--false-penalty, or give a sample that is wider than your customers"
+        )
+
+
 def _told(
     customers: Sequence[Customer], fitted: Calibration, profile: Profile, false_penalty: float
 ) -> dict[str, Any]:
     """Return the knee, and what each account would have paid at it."""
     import numpy as np
 
-    knee = fitted.knee or 0.0
+    knee, usual = fitted.knee or 0.0, profile.price.free_until
     profile = profile.with_knee(knee)
     ceiling = 2.0 if profile.ceiling is None else profile.ceiling
     return {
         "profile": profile.name,
         "knee": knee,
+        "usual_knee": usual,
         "false_penalty": false_penalty,
         "accounts": [
             {
@@ -187,7 +207,8 @@ def _prose(made: dict[str, Any]) -> str:
         for one in made["accounts"]
     ]
     columns = ("account", "inputs", "price signal", "free inputs", "at the end")
-    return f"{text}\nknee of {made['profile']}: {made['knee']:.3f}\n\n{table(rows, columns)}"
+    knee = f"{made['knee']:.3f}, without --traffic {made['usual_knee']:.3f}"
+    return f"{text}\nknee of {made['profile']}: {knee}\n\n{table(rows, columns)}"
 
 
 def _fate(account: dict[str, Any]) -> str:

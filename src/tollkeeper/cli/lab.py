@@ -228,10 +228,13 @@ def embedded(inputs: list[Path], load: Callable[[], Encoder]) -> Embeddings:
     if found.items:
         loaded = load()
         parts.append(_embed(found.items, loaded, loaded.embed))
-    try:
-        whole: Embeddings = np.concatenate(parts)
-    except ValueError as error:
-        raise ConfigurationError(f"the embeddings do not fit together: {error}") from error
+    widths = sorted({part.shape[1:] for part in parts})
+    if len(widths) > 1:
+        raise ConfigurationError(
+            "expected inputs of one width, got rows of shapes "
+            f"{' and '.join(map(str, widths))}; give those of one encoder"
+        )
+    whole: Embeddings = np.concatenate(parts)
     return whole
 
 

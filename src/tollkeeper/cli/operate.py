@@ -30,13 +30,13 @@ _KEY_COLUMNS = ("id", "tenant", "created_at", "revoked_at")
 _TENANT_COLUMNS = (
     "name",
     "pool",
-    "suspended",
     "budget",
     "spent",
     "queries",
     "coverage",
     "alone",
     "noise_scale",
+    "standing",
 )
 _OVERLAP_COLUMNS = (
     "first",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -111,12 +112,18 @@ def about_knee(
     from tollkeeper.guard.price import Geometric
 
     found = []
-    if customers and false_penalty * len(customers) < 1:
+    if customers and 0 < false_penalty * len(customers) < 1:
         found.append(
-            f"{len(customers)} accounts cannot show a false-penalty rate below "
-            f"{1 / len(customers):.2g}; the knee is just above the widest of them"
+            f"to show a false-penalty rate of {false_penalty:g} takes "
+            f"{math.ceil(1 / false_penalty)} accounts, got {len(customers)}; the knee is just "
+            "above the widest of them"
         )
     price = profile.price
+    if (fitted.knee or 1) < price.free_until:
+        found.append(
+            f"this knee is below the usual {price.free_until:g}: customers who are wider than "
+            "those that were given will pay sooner than without --traffic"
+        )
     if isinstance(price, Geometric) and (fitted.knee or 0) + price.levels * price.step > 1:
         found.append(
             f"a knee of {fitted.knee:.2f} leaves no room for the price levels above it: the guard "
@@ -155,7 +162,7 @@ def about_accounts(
         if sight.curve is not None and _as_wide(customer, sight.curve):
             found.append(
                 f"{name} is nearly as wide as the sample: a thief would look the same. "
-                "Widen the sample, or leave the account out and give it an allowance"
+                "Widen the sample, or leave the account out and serve it apart"
             )
     return found
 

@@ -118,10 +118,14 @@ class _Handlers:
             return JSONResponse([asdict(row) for row in found])
         return JSONResponse(asdict(await run_in_threadpool(self._operator.tenant, name)))
 
-    async def overlaps(self, _: Request) -> Response:
+    async def overlaps(self, request: Request) -> Response:
         """Pairs of tenants that asked the same."""
+        try:
+            above = _finite(request.query_params.get("above", "0"))
+        except (ValueError, OverflowError) as error:
+            raise HTTPException(400, "expected a number in `above`") from error
         found = await run_in_threadpool(self._operator.overlaps)
-        return JSONResponse([asdict(pair) for pair in found])
+        return JSONResponse([asdict(pair) for pair in found if pair.shared >= above])
 
     async def change_tenant(self, request: Request) -> Response:
         """Suspend, resume, grant, link, unlink or pardon."""
@@ -130,7 +134,7 @@ class _Handlers:
         actions: dict[str, Callable[[], object]] = {
             "suspend": lambda: self._operator.suspend(name),
             "resume": lambda: self._operator.resume(name),
-            "grant": lambda: self._operator.grant(name, _number(body, "inputs")),
+            "grant": lambda: self._operator.grant(name, _inputs(body)),
             "link": lambda: self._operator.link(name, _text(body, "with")),
             "unlink": lambda: self._operator.unlink(name),
             "pardon": lambda: self._operator.pardon(name),
@@ -200,6 +204,11 @@ def _number(body: Mapping[str, Any], name: str) -> float:
         return _finite(value)
     except (ValueError, OverflowError) as error:
         raise HTTPException(400, f"expected a finite number in `{name}`") from error
+
+
+def _inputs(body: Mapping[str, Any]) -> float:
+    """Return a number of inputs; null takes the budget away."""
+    return math.inf if "inputs" in body and body["inputs"] is None else _number(body, "inputs")
 
 
 def _text(body: Mapping[str, Any], name: str) -> str:

@@ -38,21 +38,24 @@ class Archive:
         layout: of the sketches.
         windows: when they are forgotten; None never.
         fingerprint: of the guard whose sketches they are.
+        first: start of the first window, to which sketches from before windows belong; 0 takes
+            the running one.
     """
 
     layout: Layout
     windows: Windows | None
     fingerprint: str
+    first: float = 0.0
 
     def load(self, data: bytes, *, at: float) -> Kept:
         """Read what `dump` wrote, as it is by now.
 
-        A sketch that was stored without windows counts as one of the running window.
+        A sketch that was stored without windows counts as one of the first window.
 
         Raises:
             GuardError: the bytes are not a sketch of this layout.
         """
-        since = 0.0 if self.windows is None else self.windows.start(at)
+        since = 0.0 if self.windows is None else self.first or self.windows.start(at)
         if len(data) == self.layout.sketch_bytes + _SINCE.size:
             (since,) = _SINCE.unpack_from(data, self.layout.sketch_bytes)
             data = data[: self.layout.sketch_bytes]

@@ -66,6 +66,8 @@ class TenantReport:
         alone: the same of what the tenant asked itself; differs where tenants are linked.
         noise_scale: what new answers of the pool would carry now, in feature-std units
             or absolute, as the profile counts.
+        standing: `free`, `pays` (new answers carry noise), `refused` (at the profile's ceiling,
+            so nothing new is answered) or `suspended`; without coverage `free` or `suspended`.
         note: the operator's text.
     """
 
@@ -78,6 +80,7 @@ class TenantReport:
     coverage: float | None
     alone: float | None
     noise_scale: float | None
+    standing: str
     note: str
 
 
@@ -103,10 +106,12 @@ class Operator:
         self._profile = profile.with_knee(deployment.knee if deployment else None)
         self._version = f"{profile.name}/{profile.version}"
         self._tracks = profile.tables > 0
+        self._refuses = deployment.refuses if deployment else True
         self._archive = Archive(
             profile.layout,
             windows(deployment.window, deployment.carry_over) if deployment else None,
             deployment.fingerprint if deployment else "",
+            deployment.window_since if deployment else 0.0,
         )
 
     def create_key(self, tenant: str) -> tuple[str, KeyInfo]:
@@ -279,8 +284,18 @@ class Operator:
             coverage=coverage,
             alone=alone,
             noise_scale=scale,
+            standing=self._standing(tenant, coverage or 0.0, scale or 0.0),
             note=tenant.note,
         )
+
+    def _standing(self, tenant: Tenant, coverage: float, scale: float) -> str:
+        """Return what a tenant's next new input meets."""
+        ceiling = self._profile.ceiling
+        if tenant.suspended:
+            return "suspended"
+        if self._refuses and ceiling is not None and coverage >= ceiling:
+            return "refused"
+        return "pays" if scale else "free"
 
     def _covered(self, entry: Entry) -> float:
         """Return the coverage of an entry by now."""

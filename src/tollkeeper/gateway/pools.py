@@ -40,6 +40,9 @@ class Deployment:
         window: days, or "month"; None without windows.
         carry_over: share of the marks that stay from window to window.
         key_version: of the tenants' transform keys.
+        refuses: whether pools at the profile's ceiling are refused.
+        window_since: start of the first window since windows were turned on; sketches from
+            before count as of that one.
     """
 
     model: str
@@ -51,6 +54,8 @@ class Deployment:
     window: float | Literal["month"] | None = None
     carry_over: float = 0.0
     key_version: int = 1
+    refuses: bool = True
+    window_since: float = 0.0
 
     def save(self, data_dir: Path) -> None:
         """Write `deployment.json`.

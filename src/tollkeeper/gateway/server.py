@@ -117,6 +117,9 @@ class Gateway:
         stores.store.check()
         metrics = Metrics()
         guard = make_guard(settings, master=stores.master, encoder=encoder)
+        previous = Deployment.load(settings.data_dir)
+        turning = windows(settings.window, settings.carry_over)
+        since = previous.window_since if previous and previous.window is not None else 0.0
         deployment = Deployment(
             encoder.name,
             encoder.dim,
@@ -127,6 +130,8 @@ class Gateway:
             settings.window,
             settings.carry_over,
             settings.key_version,
+            guard.profile.ceiling is not None,
+            0.0 if turning is None else since or turning.start(clock()),
         )
         self.service = Service(
             encoder,
@@ -138,7 +143,8 @@ class Gateway:
             shadow=settings.shadow,
             on_ledger_failure=settings.on_ledger_failure,
             key_version=settings.key_version,
-            windows=windows(deployment.window, deployment.carry_over),
+            windows=turning,
+            window_since=deployment.window_since,
         )
         self.engine = Engine(self.service)
         self.keyring = stores.keyring
@@ -163,7 +169,6 @@ class Gateway:
             ready=self._ready,
             body_timeout_s=settings.body_timeout_s,
         )
-        previous = Deployment.load(settings.data_dir)
         check_unchanged(previous, deployment, accepted=settings.accept_new_guard)
         deployment.save(settings.data_dir)
         token = settings.admin_token.get_secret_value() if settings.admin_token else None

@@ -106,6 +106,7 @@ class Service:
         on_ledger_failure: Literal["closed", "open"] = "closed",
         key_version: int = 1,
         windows: Windows | None = None,
+        window_since: float = 0.0,
     ) -> None:
         """Hold the parts.
 
@@ -121,6 +122,7 @@ class Service:
                 from the state in memory and counts a fallback.
             key_version: version of the tenants' transform keys.
             windows: when pools forget; None never.
+            window_since: start of the first window; see `Archive.first`.
         """
         self.encoder = encoder
         self.embedder = Embedder(encoder, metrics)
@@ -136,7 +138,7 @@ class Service:
         )
         self._open = on_ledger_failure == "open"
         self._key_version = key_version
-        self._archive = Archive(guard.profile.layout, windows, guard.fingerprint)
+        self._archive = Archive(guard.profile.layout, windows, guard.fingerprint, window_since)
         self._heads = Heads(ledger, self._archive, metrics, fail_open=self._open)
         self._lock = threading.Lock()
         self._turn = threading.Lock()

@@ -5,13 +5,14 @@ Read once at start and passed down. Nothing below this module reads the environm
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -22,8 +23,22 @@ from pydantic_settings import (
 from tollkeeper.errors import ConfigurationError
 
 PREFIX = "TOLLKEEPER_"
+MOST_DAYS = 3660.0
 OTHER_VARIABLES = frozenset({"TOLLKEEPER_DATA", "TOLLKEEPER_OFFLINE", "TOLLKEEPER_TARGET_KEY"})
 """Variables with our prefix that are no settings of the gateway."""
+
+
+def _window(given: object) -> object:
+    """Return days or "month", or say what is expected in one sentence."""
+    if given is None or given == "month":
+        return given
+    try:
+        days = float(str(given))
+    except ValueError:
+        days = math.nan
+    if not 1 <= days <= MOST_DAYS:
+        raise ValueError(f'expected "month" or a number of days from 1 to {MOST_DAYS:g}')
+    return days
 
 
 class Settings(BaseSettings):
@@ -55,7 +70,7 @@ class Settings(BaseSettings):
     key_version: int = Field(default=1, ge=1)
     shadow: bool = False
     refuse_at_ceiling: bool = True
-    window: Literal["month"] | float | None = Field(default=None, union_mode="left_to_right")
+    window: Annotated[Literal["month"] | float | None, BeforeValidator(_window)] = None
     carry_over: float = Field(default=0.75, ge=0, le=1)
     link_overlap: float | None = Field(default=None, gt=0, le=1)
     on_ledger_failure: Literal["closed", "open"] = "closed"
