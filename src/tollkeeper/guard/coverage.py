@@ -116,12 +116,12 @@ class Coverage:
         count = len(embeddings)
         places = self.places(embeddings)
         cells = places.ravel()
-        seen = np.unpackbits(self.layout.bitmap(sketch))
+        bitmap = self.layout.bitmap(sketch)
+        seen = np.unpackbits(bitmap)
         priced = self.layout.priced
         before = np.count_nonzero(seen[priced].view(np.bool_))
         new = np.flatnonzero(seen.take(cells) == 0)
         opened = paid = np.zeros(count, np.intp)
-        bitmap = self.layout.bitmap(sketch)
         if new.size:
             # Each unseen bucket is marked with its first visitor: of repeated indices the
             # last assignment stays, so they are assigned in reverse.

@@ -104,8 +104,15 @@ class Layout:
 
     def largest(self, *hashes: NDArray[np.uint32]) -> NDArray[np.uint32]:
         """Return (samples,) the largest different hashes, rising; zeros where there are fewer."""
-        found = np.unique(np.concatenate(hashes))[-self.samples :]
-        return np.concatenate([np.zeros(self.samples - len(found), np.uint32), found])
+        # What np.unique does, in a third of its time for so few.
+        values = np.concatenate(hashes)
+        values.sort()
+        first = np.ones(len(values), np.bool_)
+        np.not_equal(values[1:], values[:-1], out=first[1:])
+        found = values[first][-self.samples :]
+        largest = np.zeros(self.samples, np.uint32)
+        largest[self.samples - len(found) :] = found
+        return largest
 
     def merge(self, one: Sketch, other: Sketch) -> Sketch:
         """Return the sketch of a pool that asked what both asked."""
