@@ -104,7 +104,7 @@ class Layout:
 
     def largest(self, *hashes: NDArray[np.uint32]) -> NDArray[np.uint32]:
         """Return (samples,) the largest different hashes, rising; zeros where there are fewer."""
-        # What np.unique does, in a third of its time for so few.
+        # What np.unique does, with fewer calls: each new input comes through here.
         values = np.concatenate(hashes)
         values.sort()
         first = np.ones(len(values), np.bool_)
