@@ -192,7 +192,8 @@ def test_the_best_filler_is_the_one_that_hides_most() -> None:
         # An encoder that tells less apart the brighter a picture is.
         rows = np.asarray(images).reshape(len(images), -1).astype(np.float32)
         bright = rows.mean(axis=1, keepdims=True) / 255
-        return CENTERS[:1].astype(np.float32) * bright + (1 - bright) ** 4 * (rows - 128) / 32
+        seen: Embeddings = CENTERS[:1] * bright + (1 - bright) ** 4 * (rows - 128) / 32
+        return seen.astype(np.float32)
 
     found = fillers.best(narrow, pool, embed, GUARD)
     assert np.array_equal(found, np.full_like(narrow[0], 255))

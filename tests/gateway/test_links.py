@@ -433,12 +433,13 @@ def test_what_is_answered_on_old_pools_meanwhile_is_added(verb: str) -> None:
         assert np.array_equal(seen, own)
 
 
-def test_changes_of_a_tenant_meanwhile_are_kept() -> None:
+def test_changes_of_a_tenant_meanwhile_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """A suspension or a grant that comes between reading and moving is neither lost nor spent."""
     world = World()
     world.ask("b", texts("b", *range(9)))
     world.store.update_tenant(replace(world.tenant("b"), budget=20.0))
-    real, done = world.store.move_tenants, []
+    real = world.store.move_tenants
+    done: list[bool] = []
 
     def move(moves: Any) -> None:
         if not done:
@@ -447,19 +448,20 @@ def test_changes_of_a_tenant_meanwhile_are_kept() -> None:
             world.store.update_tenant(replace(now, suspended=True, budget=1009.0))
         real(moves)
 
-    world.store.move_tenants = move
+    monkeypatch.setattr(world.store, "move_tenants", move)
     world.link("a", "b")
     found = world.tenant("b")
     assert (found.suspended, found.budget) == (True, 1009.0)
     assert found.pool == world.tenant("a").pool
 
 
-def test_two_operators_at_once_end_with_one_group() -> None:
+def test_two_operators_at_once_end_with_one_group(monkeypatch: pytest.MonkeyPatch) -> None:
     """A link that is made while another is being made takes all three together."""
     world = World()
     for name in NAMES:
         world.ask(name, texts(name, 1))
-    real, done = world.store.move_tenants, []
+    real = world.store.move_tenants
+    done: list[bool] = []
 
     def move(moves: Any) -> None:
         if not done:
@@ -467,7 +469,7 @@ def test_two_operators_at_once_end_with_one_group() -> None:
             world.link("b", "c")
         real(moves)
 
-    world.store.move_tenants = move
+    monkeypatch.setattr(world.store, "move_tenants", move)
     world.link("a", "b")
     (pool,) = {world.tenant(name).pool for name in NAMES}
     asked = [text for name in NAMES for text in texts(name, 1)]
