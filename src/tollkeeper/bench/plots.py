@@ -147,8 +147,8 @@ def _copies(row: Any, metrics: Mapping[str, Metric]) -> None:
         axes.axhline(1, color="0.7", linewidth=0.8)
         axes.set_title(f"builtin:{encoder}")
         axes.set_xlabel("queries; guarded thieves at the right")
-        axes.legend(fontsize=6)
     row[0].set_ylabel("fidelity of the copy")
+    row[0].legend(fontsize=6, loc="lower left")  # the ways are the same on both sides
 
 
 _PICTURES: Mapping[str, Callable[[Any, Mapping[str, Metric]], None]] = {
