@@ -200,7 +200,7 @@ def test_bad_input_is_one_line(tmp_path: Path, texts: Path, cli: Callable[..., A
         (("calibrate", tmp_path / "few.txt", *out), "32"),
         (("calibrate", tmp_path / "flat.npy", *out), "shape"),
         (("calibrate", tmp_path / "wide.npy", *out), "constant"),
-        (("calibrate", tmp_path / "wide.npy", texts, *out), "fit together"),
+        (("calibrate", tmp_path / "wide.npy", texts, *out), "inputs of one width"),
         (("calibrate", tmp_path / "objects.npy", *out), "objects.npy"),
         (("calibrate", tmp_path / "broken.npy", *out), "broken.npy"),
         (("embed", tmp_path / "wide.npy", *out, *text), ".npy"),
