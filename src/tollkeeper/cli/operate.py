@@ -16,8 +16,8 @@ from tollkeeper.cli.output import emit, table
 from tollkeeper.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from tollkeeper.gateway.links import Overlap
     from tollkeeper.gateway.operator import Operator
+    from tollkeeper.gateway.overlaps import Overlap
     from tollkeeper.types import KeyInfo
 
 keys = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)

@@ -10,6 +10,7 @@ import struct
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from tollkeeper.gateway.pools import pool_key
 from tollkeeper.guard.layout import Layout
 from tollkeeper.guard.windows import Windows
 from tollkeeper.types import Sketch
@@ -46,6 +47,10 @@ class Archive:
     windows: Windows | None
     fingerprint: str
     first: float = 0.0
+
+    def key(self, pool: str) -> str:
+        """Return the ledger's name of a pool."""
+        return pool_key(pool, self.fingerprint)
 
     def load(self, data: bytes, *, at: float) -> Kept:
         """Read what `dump` wrote, as it is by now.

@@ -15,18 +15,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from itertools import combinations, count
+from itertools import count
 from typing import Final, Protocol, TypeVar
 
 import numpy as np
 
 from tollkeeper.errors import ConfigurationError, ConflictError, UnknownNameError
 from tollkeeper.gateway.archive import Archive, Kept
-from tollkeeper.gateway.pools import pool_key
+from tollkeeper.gateway.overlaps import Overlap, overlapping
 from tollkeeper.ledger.base import KeepsTenants, Ledger, Move, MovesTenants, Remembers
-from tollkeeper.types import Entry, Record, Sketch, Tenant
+from tollkeeper.types import Entry, Record, Tenant
 
 T = TypeVar("T")
 
@@ -44,27 +44,6 @@ FEWEST_SEEN: Final = 8
 
 class LinkStore(Ledger, KeepsTenants, MovesTenants, Remembers, Protocol):
     """What links need of a ledger."""
-
-
-@dataclass(frozen=True, slots=True)
-class Overlap:
-    """Two tenants that asked the same.
-
-    Attributes:
-        first: a tenant.
-        second: another one, on another pool.
-        shared: estimated share of all their inputs that both asked, in [0, 1].
-        seen: hashes of fine cells in which it was seen.
-        coverage: of the two, each alone.
-        united: coverage if they were linked.
-    """
-
-    first: str
-    second: str
-    shared: float
-    seen: int
-    coverage: tuple[float, float]
-    united: float
 
 
 class Links:
@@ -203,34 +182,27 @@ class Links:
         Raises:
             ConfigurationError: the profile keeps no evidence of shared inputs.
         """
-        layout = self._archive.layout
-        if not layout.samples:
+        self.check_evidence()
+        at = self._clock()
+        return overlapping(
+            [
+                (row, self._archive.load(self._entry(row.name).sketch, at=at).sketch)
+                for row in self._store.tenants()
+            ],
+            self._archive,
+        )
+
+    def check_evidence(self) -> None:
+        """Refuse to compare tenants of whom nothing is known to compare.
+
+        Raises:
+            ConfigurationError: the profile keeps no evidence of shared inputs.
+        """
+        if not self._archive.layout.samples:
             raise ConfigurationError(
                 f"profile {self._version} keeps no sample of what tenants asked; compare them "
                 "under one that does, as `recommended`"
             )
-        at, rows = self._clock(), self._store.tenants()
-        own = [self._archive.load(self._entry(row.name).sketch, at=at).sketch for row in rows]
-        alone = [layout.fraction(sketch) for sketch in own]
-        found = []
-        for one, other in self._meetings(own):
-            if rows[one].pool == rows[other].pool:
-                continue
-            shared, seen = layout.shared(own[one], own[other])
-            if seen:
-                united = layout.fraction(layout.merge(own[one], own[other]))
-                names, covers = (rows[one].name, rows[other].name), (alone[one], alone[other])
-                found.append(Overlap(*names, shared, seen, covers, united))
-        return sorted(found, key=lambda pair: (-pair.shared, pair.first, pair.second))
-
-    def _meetings(self, own: Sequence[Sketch]) -> list[tuple[int, int]]:
-        """Return the pairs of sketches with a hash in common; of thousands few have one."""
-        holders: dict[int, list[int]] = {}
-        for number, sketch in enumerate(own):
-            for found in self._archive.layout.sample(sketch).tolist():
-                if found:
-                    holders.setdefault(found, []).append(number)
-        return sorted({pair for some in holders.values() for pair in combinations(some, 2)})
 
     def link_overlapping(self, share: float) -> list[Overlap]:
         """Link tenants that share at least so much, unless an operator has parted any of them.
@@ -286,7 +258,7 @@ class Links:
         return self._fresh(members[0].name, members)
 
     def _entry(self, pool: str) -> Entry:
-        return self._store.read(pool_key(pool, self._archive.fingerprint))
+        return self._store.read(self._archive.key(pool))
 
     def _fresh(self, name: str, members: Sequence[Tenant]) -> str:
         """Return the name of a pool that never was, under any guard."""

@@ -13,7 +13,8 @@ import numpy as np
 from tollkeeper.errors import ConfigurationError, UnknownNameError
 from tollkeeper.gateway.archive import Archive, windows
 from tollkeeper.gateway.auth import KeyRing
-from tollkeeper.gateway.links import Links, Overlap
+from tollkeeper.gateway.links import Links
+from tollkeeper.gateway.overlaps import Overlap
 from tollkeeper.gateway.pools import Deployment, pool_key
 from tollkeeper.guard import profiles
 from tollkeeper.guard.windows import DAY_S
@@ -219,6 +220,10 @@ class Operator:
             ConfigurationError: the profile keeps no evidence of shared inputs.
         """
         return self._links().overlaps()
+
+    def check_evidence(self) -> None:
+        """Refuse to compare tenants under a profile that keeps nothing to compare."""
+        self._links().check_evidence()
 
     def link_overlapping(self, share: float) -> list[Overlap]:
         """Link tenants that share at least so much of their inputs; see `Links`."""

@@ -177,7 +177,7 @@ class Gateway:
         self._retention_days = settings.retention_days
         self._link_overlap = settings.link_overlap
         if self._link_overlap is not None:
-            self._operator.overlaps()  # refused here, where the profile has no evidence
+            self._operator.check_evidence()
         self.admin_plane = create_admin_app(
             self._operator,
             metrics=metrics,

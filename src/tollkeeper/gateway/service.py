@@ -31,7 +31,6 @@ from tollkeeper.gateway.embedder import Embedder
 from tollkeeper.gateway.heads import Head, Heads, failure
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.policy import check_budget, check_ceiling
-from tollkeeper.gateway.pools import pool_key
 from tollkeeper.gateway.wire import canonical
 from tollkeeper.guard import profiles
 from tollkeeper.guard.guard import Guard
@@ -163,7 +162,7 @@ class Service:
         """
         by_pool: dict[str, list[Ask]] = {}
         for ask in asks:
-            by_pool.setdefault(self._key(ask.account.pool), []).append(ask)
+            by_pool.setdefault(self._archive.key(ask.account.pool), []).append(ask)
         charges: list[Charge] = []
         unsent: list[Charge] = []
         # `_turn` serializes whole charges. `_lock` guards the heads and is never held while
@@ -171,7 +170,10 @@ class Service:
         with self._turn:
             touched: set[str] = set()
             for pool, group in by_pool.items():
-                entries = {pool, *(self._key(ask.account.tenant) for ask in group if _linked(ask))}
+                entries = {
+                    pool,
+                    *(self._archive.key(ask.account.tenant) for ask in group if _linked(ask)),
+                }
                 if touched & entries:  # a tenant on its old pool and on its new one
                     self._submit(unsent)
                     unsent, touched = [], set()
@@ -182,9 +184,6 @@ class Service:
                 charges.append(unsent[-1])
             self._submit(unsent)
         return charges
-
-    def _key(self, pool: str) -> str:
-        return pool_key(pool, self._archive.fingerprint)
 
     def _charge_pool(self, pool: str, asks: list[Ask]) -> Charge:
         charge = Charge(asks=[], answers=[])
@@ -264,7 +263,7 @@ class Service:
         """Note what a linked tenant asked itself."""
         own = work.own.get(tenant)
         if own is None:
-            own = work.own[tenant] = self._heads.take(self._key(tenant), at=work.now)
+            own = work.own[tenant] = self._heads.take(self._archive.key(tenant), at=work.now)
         sketch = self.guard.mark_places(own.kept.sketch, verdict.places)
         own.kept = replace(own.kept, sketch=sketch)
 
@@ -295,7 +294,7 @@ class Service:
         beside = []
         for tenant, own in work.own.items():
             charge, inputs = work.spent_by(tenant)
-            key, data = self._key(tenant), self._archive.dump(own.kept)
+            key, data = self._archive.key(tenant), self._archive.dump(own.kept)
             beside.append(Beside(key, data, own.version, charge, inputs))
             self._heads.put(key, Head(own.version + 1, own.kept, own.spent + charge, own.owed))
         self._heads.put(work.pool, Head(head.version + 1, head.kept, head.spent, head.owed))
