@@ -6,10 +6,12 @@
     ├── RequestError               the caller's input cannot be served; nothing was charged
     │   ├── InputError             an input item has the wrong type, shape, size or content
     │   ├── ModelNotFoundError     the named model is not served here
+    │   ├── ProofError             a proof of work does not hold; its code says why
     │   └── TooLargeError          the request body is over the limit
     ├── RefusalError               the input is fine, but this account may not have the answer now
     │   ├── AuthenticationError    no key, or a key that is unknown or revoked
     │   ├── SuspendedError         the operator suspended the tenant
+    │   ├── ChallengeRequired      a proof of work has to come first; carries the challenge
     │   ├── ThrottledError         slow down; carries the seconds to wait
     │   └── BudgetExhausted        a hard query budget is spent
     ├── EncoderError               the encoder failed or answered garbage
@@ -52,6 +54,10 @@ class ModelNotFoundError(RequestError):
     """The request names a model that is not served here."""
 
 
+class ProofError(RequestError):
+    """A proof of work is malformed, forged, outdated, of something else or no solution."""
+
+
 class TooLargeError(RequestError):
     """The request body is over the configured limit."""
 
@@ -66,6 +72,21 @@ class AuthenticationError(RefusalError):
 
 class SuspendedError(RefusalError):
     """The operator suspended the tenant."""
+
+
+class ChallengeRequired(RefusalError):  # noqa: N818 - a price, not a failure
+    """A proof of work has to come with this request.
+
+    Attributes:
+        challenge: value of the `WWW-Authenticate` header.
+        code: `challenge_required`, or why the proof that came is not enough.
+    """
+
+    def __init__(self, message: str, *, challenge: str, code: str = "challenge_required") -> None:
+        """Keep the challenge and the code beside the message."""
+        super().__init__(message)
+        self.challenge = challenge
+        self.code = code
 
 
 class ThrottledError(RefusalError):

@@ -1,0 +1,287 @@
+"""Puzzles: work that is checked in a moment. `docs/challenge.md` specifies both.
+
+`HashPuzzle` is cheap friction: a few SHA-256 searches, checked with as many hashes.
+`ScryptPuzzle` takes memory. Whoever makes one picks the answer and runs scrypt once; checking
+an answer is one HMAC, so nobody can make a server run scrypt by sending proofs.
+"""
+
+from __future__ import annotations
+
+import hmac
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from hashlib import scrypt, sha256
+from typing import Any, Final, NamedTuple, Protocol
+
+SHA_256: Final = "sha-256"
+SCRYPT: Final = "scrypt"
+SCALE: Final = 2**48
+"""Hashes are compared by their first 48 bits: exact in every language's numbers."""
+
+SEARCHES: Final = 3
+"""Searches in one hash puzzle: the time of three varies .58 as much, next to its mean, as of one."""
+
+MOST_WORK: Final = 2**44
+MAX_COUNTER_DIGITS: Final = 15  # a counter stays below 2**53
+KEY_BYTES: Final = 32
+PREFIX_CHARS: Final = 16
+MAX_SCRYPT_MEMORY: Final = 2**26
+
+
+class Puzzle(Protocol):
+    """Something to solve: a few searches, each over counters from 0 up."""
+
+    @property
+    def alg(self) -> str:
+        """Return the algorithm's name in a challenge."""
+        ...
+
+    @property
+    def searches(self) -> int:
+        """Return how many searches there are."""
+        ...
+
+    @property
+    def work(self) -> int:
+        """Return how many evaluations it takes on average."""
+        ...
+
+    @property
+    def counters(self) -> int:
+        """Return below what number each solution is."""
+        ...
+
+    @property
+    def chunk(self) -> int:
+        """Return how many counters make some ten milliseconds of searching."""
+        ...
+
+    def fields(self) -> dict[str, Any]:
+        """Return what a client needs to know, ready for JSON."""
+        ...
+
+    def search(self, part: int, start: int, stop: int) -> str | None:
+        """Return the solution of search `part` among counters [start, stop), or None."""
+        ...
+
+    def is_solved(self, solution: str, *, secret: bytes) -> bool:
+        """Return whether the solutions of all searches, joined by `-`, are right."""
+        ...
+
+
+class HashPuzzle(NamedTuple):
+    """For each i below `searches` find a counter c with sha256("salt.i.c") below the target.
+
+    Source: Juels and Brainard, "Client Puzzles", NDSS 1999 (several small puzzles in place of
+    one); the search is Hashcash's, with a target in place of leading zero bits.
+
+    Attributes:
+        salt: text, fresh for each puzzle.
+        target: the first 48 bits of each hash must be below it; 1 to 2**48.
+        searches: how many.
+    """
+
+    salt: str
+    target: int
+    searches: int = SEARCHES
+
+    @property
+    def alg(self) -> str:
+        """Return the algorithm's name in a challenge."""
+        return SHA_256
+
+    @property
+    def counters(self) -> int:
+        """Return what counters of the most digits stay below."""
+        return 10**MAX_COUNTER_DIGITS
+
+    @property
+    def chunk(self) -> int:
+        """Return counters for some ten milliseconds."""
+        return 10_000
+
+    @classmethod
+    def of(cls, work: int, salt: str, searches: int = SEARCHES) -> HashPuzzle:
+        """Return the puzzle that takes `work` hashes on average, from `searches` up."""
+        return cls(salt, min(SCALE, max(1, round(SCALE * searches / work))), searches)
+
+    @property
+    def work(self) -> int:
+        """Return the expected number of hashes."""
+        return round(self.searches * SCALE / self.target)
+
+    def fields(self) -> dict[str, Any]:
+        """Return the algorithm, the salt, the target and the number of searches."""
+        return {"alg": self.alg, **self._asdict()}
+
+    def search(self, part: int, start: int, stop: int) -> str | None:
+        """Return the first counter of [start, stop) that solves search `part`, or None."""
+        prefix, bound = f"{self.salt}.{part}.".encode(), _bound(self.target)
+        for counter in range(start, stop):
+            if sha256(b"%b%d" % (prefix, counter)).digest() < bound:
+                return str(counter)
+        return None
+
+    def is_solved(self, solution: str, *, secret: bytes = b"") -> bool:
+        """Return whether counters solve this; takes at most `searches` hashes."""
+        del secret
+        salt, target, searches = self
+        counters = solution.encode("ascii", "replace").split(b"-")
+        if len(counters) != searches:
+            return False
+        prefix, bound = salt.encode(), _bound(target)
+        for part, counter in enumerate(counters):
+            if len(counter) > MAX_COUNTER_DIGITS or not counter.isdigit():
+                return False
+            if sha256(b"%b.%d.%b" % (prefix, part, counter)).digest() >= bound:
+                return False
+        return True
+
+
+class ScryptPuzzle(NamedTuple):
+    """Find the counter below `cost` whose scrypt key begins with `prefix`; the proof is the key.
+
+    Source: the deterministic mode of ALTCHA's proof of work, version 2; RFC 7914 for scrypt.
+
+    Attributes:
+        salt: text, fresh for each puzzle.
+        cost: counters to choose among.
+        prefix: first 16 characters of the key in URL-safe base64.
+        seal: HMAC of the key under the issuer's secret; says nothing without it.
+        n: scrypt's cost, a power of 2; memory is 128 n r bytes.
+        r: scrypt's block size.
+        p: scrypt's parallelization.
+    """
+
+    salt: str
+    cost: int
+    prefix: str
+    seal: str
+    n: int = 2**14
+    r: int = 8
+    p: int = 1
+
+    @property
+    def alg(self) -> str:
+        """Return the algorithm's name in a challenge."""
+        return SCRYPT
+
+    @property
+    def counters(self) -> int:
+        """Return the cost."""
+        return self.cost
+
+    @property
+    def chunk(self) -> int:
+        """Return 1: a run takes long."""
+        return 1
+
+    @property
+    def searches(self) -> int:
+        """Return 1."""
+        return 1
+
+    @classmethod
+    def of(
+        cls, work: int, salt: str, *, answer: int, secret: bytes, n: int = 2**14
+    ) -> ScryptPuzzle:
+        """Make the puzzle that takes `work` runs of scrypt on average; runs it once.
+
+        Args:
+            work: runs, from 1 up.
+            salt: fresh text.
+            answer: the counter to be found: secret, uniform below 2 * work - 1.
+            secret: the issuer's.
+            n: scrypt's cost.
+        """
+        blank = cls(salt, 2 * work - 1, "", "", n)
+        key = blank._key(answer)
+        return blank._replace(prefix=key[:PREFIX_CHARS], seal=_seal(key, secret))
+
+    @property
+    def work(self) -> int:
+        """Return the expected number of runs of scrypt."""
+        return (self.cost + 1) // 2
+
+    def fields(self) -> dict[str, Any]:
+        """Return everything but the answer."""
+        return {"alg": self.alg, **self._asdict()}
+
+    def search(self, part: int, start: int, stop: int) -> str | None:
+        """Return the key if its counter is in [start, stop), or None."""
+        del part
+        for counter in range(start, min(stop, self.cost)):
+            key = self._key(counter)
+            if key.startswith(self.prefix):
+                return key
+        return None
+
+    def is_solved(self, solution: str, *, secret: bytes) -> bool:
+        """Return whether a key is the sealed one; runs no scrypt."""
+        return hmac.compare_digest(_seal(solution, secret), self.seal)
+
+    def _key(self, counter: int) -> str:
+        key = scrypt(
+            str(counter).encode(),
+            salt=self.salt.encode(),
+            n=self.n,
+            r=self.r,
+            p=self.p,
+            maxmem=MAX_SCRYPT_MEMORY,
+            dklen=KEY_BYTES,
+        )
+        return urlsafe_b64encode(key).decode().rstrip("=")
+
+
+_KINDS: Final[Mapping[str, type[HashPuzzle | ScryptPuzzle]]] = {
+    SHA_256: HashPuzzle,
+    SCRYPT: ScryptPuzzle,
+}
+
+
+def read_puzzle(fields: Mapping[str, Any]) -> HashPuzzle | ScryptPuzzle:
+    """Return the puzzle in a challenge's fields; fields of other things are passed over.
+
+    Raises:
+        ValueError: the algorithm is unknown, or a field is missing, of a wrong type or out of
+            range. What a stranger sends may not cost more than its work says.
+    """
+    kind = _KINDS.get(str(fields.get("alg")))
+    if kind is None:
+        raise ValueError(f"expected a puzzle of {' or '.join(_KINDS)}")
+    for name in kind._fields:
+        wanted = str if name in {"salt", "prefix", "seal"} else int
+        value = fields.get(name)
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise ValueError(f"expected {name} to be of type {wanted.__name__}")  # noqa: TRY004 - see Raises
+    puzzle = own_puzzle(fields)
+    _check_ranges(puzzle)
+    return puzzle
+
+
+def own_puzzle(fields: Mapping[str, Any]) -> HashPuzzle | ScryptPuzzle:
+    """Return the puzzle in fields that are known to be our own; nothing is checked."""
+    if fields["alg"] == SHA_256:
+        return HashPuzzle(fields["salt"], fields["target"], fields["searches"])
+    return ScryptPuzzle(*(fields[name] for name in ScryptPuzzle._fields))
+
+
+def _check_ranges(puzzle: HashPuzzle | ScryptPuzzle) -> None:
+    if isinstance(puzzle, HashPuzzle):
+        sound = 1 <= puzzle.target <= SCALE and 1 <= puzzle.searches <= 64
+    else:
+        power = puzzle.n > 1 and puzzle.n & (puzzle.n - 1) == 0
+        memory = 128 * puzzle.n * puzzle.r * puzzle.p
+        sound = power and puzzle.r > 0 and puzzle.p > 0 and memory <= MAX_SCRYPT_MEMORY // 2
+        sound = sound and 1 <= puzzle.cost <= MOST_WORK and len(puzzle.prefix) == PREFIX_CHARS
+    if not sound:
+        raise ValueError("expected a puzzle within the limits of its algorithm")
+
+
+def _bound(target: int) -> bytes:
+    """Return what digests are compared with; it is shorter, so equal first bits are too much."""
+    return b"\xff" * (KEY_BYTES + 1) if target == SCALE else target.to_bytes(6, "big")
+
+
+def _seal(key: str, secret: bytes) -> str:
+    return hmac.digest(secret, b"key|" + key.encode(errors="replace"), "sha256").hex()
