@@ -55,6 +55,8 @@ class Verdict:
             input, in the units of the clean embeddings.
         opened: (n,) whether each input reached at least one bucket unseen before it.
         charge: how many inputs did; repeats cost nothing.
+        before: coverage before them; secret.
+        fractions: (n,) coverage after each input; secret.
         places: (n, k) the bits of a sketch that each input sets, new or not; secret.
         refused: whether the request asks for something new of a pool at the profile's ceiling.
             Then nothing may leave: there are no embeddings, and the sketch is as it was.
@@ -66,6 +68,8 @@ class Verdict:
     noise_scale: NDArray[np.float32]
     opened: NDArray[np.bool_]
     charge: float
+    before: float
+    fractions: NDArray[np.float64]
     places: NDArray[np.intp]
     refused: bool = False
 

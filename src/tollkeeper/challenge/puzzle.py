@@ -22,6 +22,7 @@ SEARCHES: Final = 3
 """Searches in one hash puzzle: the time of three varies .58 as much, next to its mean, as of one."""
 
 MOST_WORK: Final = 2**44
+MOST_FIRST: Final = 2**52
 MAX_COUNTER_DIGITS: Final = 15  # a counter stays below 2**53
 KEY_BYTES: Final = 32
 PREFIX_CHARS: Final = 16
@@ -139,13 +140,17 @@ class HashPuzzle(NamedTuple):
 
 
 class ScryptPuzzle(NamedTuple):
-    """Find the counter below `cost` whose scrypt key begins with `prefix`; the proof is the key.
+    """Find the counter from `first` on, of `cost`, whose scrypt key begins with `prefix`.
+
+    The proof is the key. Where the range begins is chosen when the puzzle is issued, so keys can
+    be made ahead, in quiet moments, for puzzles of any size.
 
     Source: the deterministic mode of ALTCHA's proof of work, version 2; RFC 7914 for scrypt.
 
     Attributes:
         salt: text, fresh for each puzzle.
-        cost: counters to choose among.
+        first: the smallest counter.
+        cost: how many counters there are to choose among.
         prefix: first 16 characters of the key in URL-safe base64.
         seal: HMAC of the key under the issuer's secret; says nothing without it.
         n: scrypt's cost, a power of 2; memory is 128 n r bytes.
@@ -154,12 +159,36 @@ class ScryptPuzzle(NamedTuple):
     """
 
     salt: str
+    first: int
     cost: int
     prefix: str
     seal: str
     n: int = 2**14
     r: int = 8
     p: int = 1
+
+    @classmethod
+    def make(cls, salt: str, answer: int, *, secret: bytes, n: int = 2**14) -> ScryptPuzzle:
+        """Make a puzzle with one counter to choose, for `over` to hide among others; runs scrypt.
+
+        Args:
+            salt: fresh text.
+            answer: the counter to be found; secret and random, at least the largest cost.
+            secret: the issuer's.
+            n: scrypt's cost.
+        """
+        blank = cls(salt, answer, 1, "", "", n)
+        key = blank._key(answer)
+        return blank._replace(prefix=key[:PREFIX_CHARS], seal=_seal(key, secret))
+
+    def over(self, work: int, before: int) -> ScryptPuzzle:
+        """Return this puzzle made to take `work` runs of scrypt on average.
+
+        Args:
+            work: from 1 up.
+            before: counters before the answer; secret, uniform below 2 * work - 1.
+        """
+        return self._replace(first=self.first - before, cost=2 * work - 1)
 
     @property
     def alg(self) -> str:
@@ -211,7 +240,7 @@ class ScryptPuzzle(NamedTuple):
         """Return the key if its counter is in [start, stop), or None."""
         del part
         for counter in range(start, min(stop, self.cost)):
-            key = self._key(counter)
+            key = self._key(self.first + counter)
             if key.startswith(self.prefix):
                 return key
         return None
@@ -263,7 +292,7 @@ def own_puzzle(fields: Mapping[str, Any]) -> HashPuzzle | ScryptPuzzle:
     """Return the puzzle in fields that are known to be our own; nothing is checked."""
     if fields["alg"] == SHA_256:
         return HashPuzzle(fields["salt"], fields["target"], fields["searches"])
-    return ScryptPuzzle(*(fields[name] for name in ScryptPuzzle._fields))
+    return ScryptPuzzle._make(fields[name] for name in ScryptPuzzle._fields)
 
 
 def _check_ranges(puzzle: HashPuzzle | ScryptPuzzle) -> None:
@@ -273,7 +302,12 @@ def _check_ranges(puzzle: HashPuzzle | ScryptPuzzle) -> None:
         power = puzzle.n > 1 and puzzle.n & (puzzle.n - 1) == 0
         memory = 128 * puzzle.n * puzzle.r * puzzle.p
         sound = power and puzzle.r > 0 and puzzle.p > 0 and memory <= MAX_SCRYPT_MEMORY // 2
-        sound = sound and 1 <= puzzle.cost <= MOST_WORK and len(puzzle.prefix) == PREFIX_CHARS
+        sound = (
+            sound
+            and 1 <= puzzle.cost <= MOST_WORK
+            and 0 <= puzzle.first <= MOST_FIRST
+            and len(puzzle.prefix) == PREFIX_CHARS
+        )
     if not sound:
         raise ValueError("expected a puzzle within the limits of its algorithm")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,19 @@ from tollkeeper.types import Embeddings, Sketch, Verdict
 
 _MEMO_BYTES = 64 << 20
 _MEMO_ENTRIES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What one account is granted beyond its profile, or spared.
+
+    Attributes:
+        forgiven: coverage that the price does not see.
+        ceiling: coverage from which on nothing new is answered; None never refuses.
+    """
+
+    forgiven: float = 0.0
+    ceiling: float | None = None
 
 
 class Guard:
@@ -61,6 +75,7 @@ class Guard:
         size = self._derive_transform(bytes(32), calibration.dim).nbytes
         entries = min(_MEMO_ENTRIES, max(1, _MEMO_BYTES // max(1, size)))
         self._transform = functools.lru_cache(maxsize=entries)(self._derive_transform)
+        self._terms = Terms(ceiling=profile.ceiling)
 
     @property
     def tracks(self) -> bool:
@@ -154,6 +169,7 @@ class Guard:
         rng: np.random.Generator,
         identities: Sequence[bytes] | None = None,
         dimensions: int | None = None,
+        terms: Terms | None = None,
     ) -> Verdict:
         """Decide what may leave for n inputs, asked one after the other.
 
@@ -170,11 +186,12 @@ class Guard:
                 None identifies an input by its embedding's bytes.
             dimensions: keep so many leading coordinates and scale to unit norm, before
                 the transform. None, or d itself, keeps the embedding whole.
+            terms: of this account; None are the profile's, with its ceiling.
 
         Returns:
             The verdict. With the same key, identity and price level an embedding yields
             the same bytes (unless the profile's noise is fresh). A request that asks
-            for something new of a pool at the profile's ceiling is refused whole.
+            for something new of a pool at the ceiling is refused whole.
 
         Raises:
             GuardError: an argument does not fit this guard; nothing was decided.
@@ -185,13 +202,14 @@ class Guard:
             raise GuardError(f"expected {len(clean)} identities, got {len(identities)}")
         visit = self._coverage.visit(sketch, clean)
         opened = visit.opened > 0
-        if self._is_over(visit):
+        terms = terms or self._terms
+        if _is_over(visit, terms.ceiling):
             return self._refusal(visit, sketch, width)
         coverage = float(visit.fractions[-1]) if len(clean) else visit.before
         answer, scales = clean, np.zeros(len(clean), np.float32)
         # Coverage never falls within a batch, so the last input decides whether any pays.
-        if coverage > self.profile.price.free_until:
-            prices = self.profile.price(visit.fractions)
+        if coverage - terms.forgiven > self.profile.price.free_until:
+            prices = self.profile.price(np.maximum(visit.fractions - terms.forgiven, 0.0))
             answer = self._noisy(clean, prices, key=key, identities=identities, rng=rng)
             scales = (prices * self._unit).astype(np.float32)
         if width < self.calibration.dim:
@@ -203,17 +221,10 @@ class Guard:
             noise_scale=scales,
             opened=opened,
             charge=float(np.count_nonzero(opened)),
+            before=visit.before,
+            fractions=visit.fractions,
             places=visit.places,
         )
-
-    def _is_over(self, visit: Visit) -> bool:
-        """Return whether a request asks for something new of a pool at the ceiling.
-
-        The request that reaches the ceiling is answered to its end, at the last price level:
-        refusing it would tell by its size how far the ceiling is.
-        """
-        ceiling = self.profile.ceiling
-        return ceiling is not None and visit.before >= ceiling and bool(visit.opened.any())
 
     def _refusal(self, visit: Visit, sketch: Sketch, width: int) -> Verdict:
         """Return the verdict on a request that asks for something new at the ceiling."""
@@ -225,6 +236,8 @@ class Guard:
             noise_scale=np.zeros(count, np.float32),
             opened=np.zeros(count, np.bool_),
             charge=0.0,
+            before=visit.before,
+            fractions=np.full(count, visit.before),
             places=visit.places,
             refused=True,
         )
@@ -297,6 +310,15 @@ class Guard:
         if not 1 <= dimensions <= dim:
             raise GuardError(f"expected dimensions from 1 to {dim}, got {dimensions}")
         return int(dimensions)
+
+
+def _is_over(visit: Visit, ceiling: float | None) -> bool:
+    """Return whether a request asks for something new of a pool at the ceiling.
+
+    The request that reaches the ceiling is answered to its end, at the last price level:
+    refusing it would tell by its size how far the ceiling is.
+    """
+    return ceiling is not None and visit.before >= ceiling and bool(visit.opened.any())
 
 
 def _coverage(profile: Profile, calibration: Calibration, key: bytes) -> Coverage:

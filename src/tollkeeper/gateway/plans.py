@@ -1,0 +1,214 @@
+"""Plans: what an account meets at which coverage, as the operator wrote it.
+
+A plan is a ladder. Its rungs are placed by how far an account has come: `meter` by its share of
+the guard's knee, all others by how far it is from the knee (0) to the ceiling (1). One plan so
+fits every encoder and calibration. `docs/policy.md` shows how to choose.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Place = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Mode = Literal["enforce", "shadow"]
+Rung = Literal["free", "metered", "challenged", "throttled", "pays", "refused"]
+
+VERSION_CHARS = 8
+STEP: Final = 25
+"""Percent: how coarsely a meter is shown."""
+
+
+class Plan(BaseModel):
+    """One plan; a rung that is None is not used.
+
+    Attributes:
+        mode: `shadow` decides and records, and answers as if there were no guard.
+        canary: tenants for which a plan in shadow is enforced all the same.
+        meter: from this share of the knee on, requests are recorded as metered.
+        shows_meter: whether the account sees what is left to the knee, in steps of 25%.
+        challenge: where puzzles begin.
+        first_seconds: price of a new input there, in seconds of one core of the reference
+            machine (`hash_rate`); it doubles on the way to the ceiling.
+        last_seconds: price of a new input below the ceiling.
+        puzzle: which.
+        unpaid_per_minute: challenges that an account may leave unsolved.
+        throttle: where new inputs are rationed.
+        inputs_per_minute: how many, for one server.
+        noise: where the guard's first noise level begins.
+        refuse: where nothing new is answered.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mode: Mode = "enforce"
+    canary: tuple[str, ...] = ()
+    meter: Place | None = None
+    shows_meter: bool = False
+    challenge: Place | None = None
+    first_seconds: float = Field(default=0.1, gt=0, le=3600)
+    last_seconds: float = Field(default=6.4, gt=0, le=3600)
+    puzzle: Literal["sha-256", "scrypt"] = "sha-256"
+    unpaid_per_minute: int = Field(default=120, ge=1)
+    throttle: Place | None = None
+    inputs_per_minute: float = Field(default=60.0, gt=0, allow_inf_nan=False)
+    noise: Place | None = 0.0
+    refuse: Place | None = 1.0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.last_seconds < self.first_seconds:
+            raise ValueError("expected last_seconds to be at least first_seconds")
+        if self.canary and self.mode == "enforce":
+            raise ValueError("expected mode: shadow beside canary, which is for some tenants")
+        return self
+
+
+GUARD: Final = "guard"
+BUILT_IN: Final[Mapping[str, Plan]] = {
+    # What the guard does by itself: noise from the knee on, refusal at the ceiling.
+    GUARD: Plan(),
+    # Noise last. Where the rungs are is judgment; what they cost whom is measured:
+    # `toll-timelines`: seconds.*.
+    "toll": Plan(meter=0.5, challenge=0.0, throttle=0.25, noise=0.5, refuse=1.0),
+}
+"""Plans that exist without being written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What places on a ladder mean under one guard.
+
+    Attributes:
+        knee: coverage up to which the guard's price is nothing.
+        ceiling: coverage from which on it refuses; None never.
+    """
+
+    knee: float
+    ceiling: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """A plan under one guard, with its places turned into coverage.
+
+    Attributes:
+        plan: as the operator wrote it.
+        scale: of the guard.
+        version: changes with the plan and with the scale; challenges are bound to it.
+    """
+
+    plan: Plan
+    scale: Scale
+    version: str
+
+    @classmethod
+    def of(cls, plan: Plan, scale: Scale) -> Ladder:
+        """Place a plan."""
+        # Who is in canary and how patient we are changes no price.
+        terms = plan.model_dump_json(exclude={"mode", "canary", "unpaid_per_minute"})
+        text = f"{terms}|{scale.knee}|{scale.ceiling}"
+        return cls(plan, scale, hashlib.sha256(text.encode()).hexdigest()[:VERSION_CHARS])
+
+    def rung(self, coverage: float) -> Rung:
+        """Return the highest rung that an account has reached."""
+        plan = self.plan
+        above: list[tuple[Rung, float | None]] = [
+            ("refused", self.refuses_at),
+            ("pays", self._at(plan.noise)),
+            ("throttled", self._at(plan.throttle)),
+            ("challenged", self._at(plan.challenge)),
+        ]
+        for rung, at in above:
+            # The guard's price begins above the knee, its ceiling is part of refusal.
+            if at is not None and (coverage >= at if rung == "refused" else coverage > at):
+                return rung
+        metered = plan.meter is not None and coverage >= plan.meter * self.scale.knee
+        return "metered" if metered else "free"
+
+    @property
+    def forgiven(self) -> float:
+        """Return how much coverage the guard's price must not see."""
+        place = self.plan.noise
+        return 1.0 if place is None else place * self._room
+
+    @property
+    def refuses_at(self) -> float | None:
+        """Return the coverage from which on nothing new is answered; None never."""
+        if self.scale.ceiling is None or self.plan.refuse is None:
+            return None
+        # Not knee + 1 * room: rounding would move the ceiling.
+        return self.scale.ceiling if self.plan.refuse == 1 else self._at(self.plan.refuse)
+
+    def rations(self, coverage: float) -> bool:
+        """Return whether new inputs are rationed at a coverage."""
+        at = self._at(self.plan.throttle)
+        return at is not None and coverage > at
+
+    def seconds(self, coverage: float) -> float:
+        """Return the price of a new input that leads to a coverage, in reference seconds.
+
+        Prices double from level to level: an account learns from them where it stands, and no
+        more than a doubling tells.
+        """
+        start, plan = self._at(self.plan.challenge), self.plan
+        if start is None or coverage <= start:
+            return 0.0
+        end = self.scale.ceiling if self.scale.ceiling is not None else 1.0
+        way = min(1.0, (coverage - start) / (end - start)) if end > start else 1.0
+        doublings = math.floor(math.log2(plan.last_seconds / plan.first_seconds))
+        level = min(doublings, math.floor(way * (doublings + 1)))
+        return float(plan.first_seconds * 2**level)
+
+    @property
+    def charges(self) -> bool:
+        """Return whether there are puzzles at all."""
+        return self.plan.challenge is not None
+
+    def left(self, coverage: float) -> int | None:
+        """Return percent left to the knee in coarse steps, if the account may see that."""
+        if not self.plan.shows_meter or not self.scale.knee:
+            return None
+        share = max(0.0, 1.0 - coverage / self.scale.knee)
+        return STEP * math.ceil(share * 100 / STEP)
+
+    @property
+    def _room(self) -> float:
+        end = 1.0 if self.scale.ceiling is None else self.scale.ceiling
+        return max(0.0, end - self.scale.knee)
+
+    def _at(self, place: float | None) -> float | None:
+        return None if place is None else self.scale.knee + place * self._room
+
+
+class Plans:
+    """All plans of a deployment, placed; replaced whole when the operator changes them."""
+
+    def __init__(self, written: Mapping[str, Plan], default: str, scale: Scale) -> None:
+        """Place the built-in plans and the operator's; `default` is for tenants without one."""
+        plans = {**BUILT_IN, **written}
+        self._ladders = {name: Ladder.of(plan, scale) for name, plan in plans.items()}
+        self.default = default
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all plans."""
+        return tuple(self._ladders)
+
+    def of(self, name: str) -> Ladder:
+        """Return a tenant's ladder; the default where its plan is not written any more."""
+        return self._ladders.get(name or self.default) or self._ladders[self.default]
+
+    def mode(self, tenant: str, plan: str, mode: str) -> Mode:
+        """Return whether a tenant's plan is enforced; its own mode goes before the plan's."""
+        if mode == "enforce":
+            return "enforce"
+        if mode == "shadow":
+            return "shadow"
+        written = self.of(plan).plan
+        return "enforce" if tenant in written.canary else written.mode
