@@ -210,23 +210,6 @@ class ScryptPuzzle(NamedTuple):
         """Return 1."""
         return 1
 
-    @classmethod
-    def of(
-        cls, work: int, salt: str, *, answer: int, secret: bytes, n: int = 2**14
-    ) -> ScryptPuzzle:
-        """Make the puzzle that takes `work` runs of scrypt on average; runs it once.
-
-        Args:
-            work: runs, from 1 up.
-            salt: fresh text.
-            answer: the counter to be found: secret, uniform below 2 * work - 1.
-            secret: the issuer's.
-            n: scrypt's cost.
-        """
-        blank = cls(salt, 2 * work - 1, "", "", n)
-        key = blank._key(answer)
-        return blank._replace(prefix=key[:PREFIX_CHARS], seal=_seal(key, secret))
-
     @property
     def work(self) -> int:
         """Return the expected number of runs of scrypt."""
