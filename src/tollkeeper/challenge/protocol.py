@@ -100,6 +100,10 @@ class Issuer:
         """Return a fresh salt."""
         return _base64url(self._entropy(SALT_BYTES))
 
+    def scrypt(self, answer: int) -> ScryptPuzzle:
+        """Make a scrypt puzzle with a fresh salt; see `ScryptPuzzle.make`."""
+        return ScryptPuzzle.make(self.salt(), answer, secret=self._secret)
+
     def issue(
         self,
         puzzle: HashPuzzle | ScryptPuzzle,

@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from tollkeeper.challenge.protocol import Proof
 from tollkeeper.errors import TollkeeperError
 from tollkeeper.ledger.base import Submission
 from tollkeeper.types import Account, Embeddings, Entry
@@ -27,6 +28,10 @@ class Ask:
         abandoned: whether nobody waits for the answer any more; not charged from then on.
         ticket: how the engine delivers the outcome.
         attempts: how often a commit of it was refused with a conflict.
+        body: of the request, for a challenge to be bound to.
+        proof: of work that came with it, if it holds.
+        fault: why the proof that came does not hold, where a new challenge settles that.
+        paid: what was taken of the proof so far.
     """
 
     account: Account
@@ -40,6 +45,10 @@ class Ask:
     abandoned: bool = False
     ticket: Any = None
     attempts: int = 0
+    body: bytes = b""
+    proof: Proof | None = None
+    fault: str = ""
+    paid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +58,14 @@ class Answer:
     Attributes:
         embeddings: (n, d') float32.
         tokens: usage.
+        receipt: id of the proof that paid for it, if one did.
+        allowance: percent left of what is free, if the account may see that.
     """
 
     embeddings: Embeddings
     tokens: int
+    receipt: str | None = None
+    allowance: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,26 @@ class Metrics:
             ["defense", "policy"],
             registry=registry,
         )
+        self.challenges = Counter(
+            "tollkeeper_challenges_total", "Challenges issued.", ["alg"], registry=registry
+        )
+        self.proofs = Counter(
+            "tollkeeper_proofs_total",
+            "Proofs of work accepted, and refused or missing ones by their code.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.puzzle_seconds = Counter(
+            "tollkeeper_puzzle_seconds_total",
+            "Seconds of the reference machine that clients paid.",
+            registry=registry,
+        )
+        self.decisions = Counter(
+            "tollkeeper_decisions_total",
+            "What policy decided, shadow decisions apart.",
+            ["decision", "mode"],
+            registry=registry,
+        )
         self.running = Gauge(
             "tollkeeper_requests_running", "Requests in flight.", registry=registry
         )

@@ -1,19 +1,34 @@
-"""What can be refused before the encoder costs anything.
+"""Who gets an answer, and for what: the ladder of a plan, applied to one request.
 
-The guard prices what an answer reveals; policy decides whether there is an answer.
+The guard prices what an answer reveals; policy decides whether there is an answer. What can be
+refused before the encoder costs anything is (`check_standing`, `Booth.check_patience`); the rest
+needs to know what a request asks that is new. Repeats are answered whatever the rung, for free.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
 
-from tollkeeper.errors import BudgetExhausted, SuspendedError, ThrottledError
-from tollkeeper.types import Account
+from tollkeeper.errors import (
+    BudgetExhausted,
+    ChallengeRequired,
+    RefusalError,
+    SuspendedError,
+    ThrottledError,
+)
+from tollkeeper.gateway.asks import Ask
+from tollkeeper.gateway.booth import Booth
+from tollkeeper.gateway.grants import Grant
+from tollkeeper.gateway.plans import Ladder
+from tollkeeper.types import Account, Verdict
 
-RETRY_AFTER_S = 1.0
+MINUTE_S: Final = 60.0
+MOST_POOLS: Final = 10_000
 
 
 def check_standing(account: Account) -> None:
@@ -45,114 +60,163 @@ def check_budget(spent: float, budget: float | None) -> None:
         raise BudgetExhausted(_EXHAUSTED)
 
 
-def check_ceiling(*, refused: bool) -> None:
-    """Refuse what the guard refused; the reason is not told.
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What stands about an account before its request is decided.
 
-    Raises:
-        BudgetExhausted: the same as of a budget.
+    Attributes:
+        account: who asks.
+        ladder: its plan.
+        enforced: whether decisions are carried out; else they are only recorded.
+        relief: coverage that grants paid for.
+        grant: what covers this request, if one does.
     """
-    if refused:
-        raise BudgetExhausted(_EXHAUSTED)
+
+    account: Account
+    ladder: Ladder
+    enforced: bool
+    relief: float = 0.0
+    grant: Grant | None = None
+
+    def where(self, verdict: Verdict) -> str:
+        """Return for the operator how far the account has come."""
+        reached = verdict.coverage - self.relief
+        relief = f", {self.relief:.3f} granted" if self.relief else ""
+        return (
+            f"{verdict.charge:g} new, coverage {verdict.coverage:.3f}{relief}: "
+            f"{self.ladder.rung(reached)}"
+        )
 
 
-class Places:
-    """Bounds what requests hold at once, per tenant and in total; used from one event loop."""
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided, for the record; none of it is shown to the client.
 
-    def __init__(self, *, total: int, per_tenant: int, bytes_per_tenant: int) -> None:
-        """Set the bounds.
+    Attributes:
+        action: one of the words of `Record.decision`.
+        reason: one line for the operator.
+        paid_s: seconds of the reference machine that were paid.
+        allowance: percent of the free allowance left, if the account may see that.
+    """
+
+    action: str
+    reason: str
+    paid_s: float = 0.0
+    allowance: int | None = None
+
+
+class Rations:
+    """Bounds new inputs per minute and pool: the generic cell rate algorithm, one time per pool."""
+
+    def __init__(self) -> None:
+        """Start with full rations."""
+        self._lock = threading.Lock()
+        self._used_until: OrderedDict[str, float] = OrderedDict()
+
+    def wait(self, pool: str, inputs: float, *, per_minute: float, now: float) -> float:
+        """Return seconds until so many inputs may be answered; 0 if they may be now.
+
+        A request of more than a minute's inputs is answered when the ration is full.
+        """
+        until = self._used_until.get(pool, now)
+        after = until + inputs * MINUTE_S / per_minute
+        return max(0.0, min(after - MINUTE_S, until) - now)
+
+    def take(self, pool: str, inputs: float, *, per_minute: float, now: float) -> None:
+        """Count inputs that are answered."""
+        with self._lock:
+            until = max(self._used_until.get(pool, now), now)
+            self._used_until[pool] = until + inputs * MINUTE_S / per_minute
+            self._used_until.move_to_end(pool)
+            while len(self._used_until) > MOST_POOLS:
+                self._used_until.popitem(last=False)
+
+
+class Policy:
+    """Decides requests by the ladders of their accounts' plans."""
+
+    def __init__(self, booth: Booth, *, ticks: Callable[[], float]) -> None:
+        """Let `booth` take tolls; `ticks` are seconds that never jump."""
+        self._booth = booth
+        self._ticks = ticks
+        self._rations = Rations()
+
+    def decide(self, case: Case, ask: Ask, verdict: Verdict, *, spent: float) -> Decision:
+        """Decide about one request that the guard has priced.
+
+        Where the case is not enforced nothing is refused or taken, but by a hard budget.
 
         Args:
-            total: requests that work at once.
-            per_tenant: requests of one tenant, from before their bodies are read.
-            bytes_per_tenant: body bytes that one tenant's requests hold together.
-        """
-        self._total = total
-        self._per_tenant = per_tenant
-        self._bytes_per_tenant = bytes_per_tenant
-        self._running: Counter[str] = Counter()
-        self._bytes: Counter[str] = Counter()
-        self._count = 0
+            case: the account's.
+            ask: the request.
+            verdict: the guard's.
+            spent: inputs charged to the pool so far.
 
-    @contextmanager
-    def admitted(self, tenant: str, size: int) -> Iterator[None]:
-        """Hold one of a tenant's places and room for a body of `size` bytes.
+        Returns:
+            Why it is answered.
 
         Raises:
-            ThrottledError: there is no place or no room; the client may retry shortly.
+            RefusalError: it is not answered.
         """
-        crowded = self._running[tenant] >= self._per_tenant
-        held = self._bytes[tenant]
-        # One request always fits, so that no limit can lock a tenant out.
-        if crowded or (held and held + size > self._bytes_per_tenant):
-            raise _busy()
-        self._running[tenant] += 1
-        self._bytes[tenant] += size
+        if verdict.charge:
+            check_budget(spent + verdict.charge, case.account.budget)
+        where, allowance = case.where(verdict), case.ladder.left(verdict.coverage - case.relief)
+        if not (verdict.charge or verdict.refused):
+            return Decision("answered", "nothing new", allowance=allowance)
+        if case.grant is not None:
+            return Decision("granted", f"{where}; grant {case.grant.id}", allowance=allowance)
         try:
-            yield
-        finally:
-            self._running[tenant] -= 1
-            self._bytes[tenant] -= size
-            if not self._running[tenant]:
-                del self._running[tenant], self._bytes[tenant]
-
-    @contextmanager
-    def working(self) -> Iterator[None]:
-        """Hold one of the server's places, once the body is there: slow senders take none.
-
-        Raises:
-            ThrottledError: all places are taken; the client may retry shortly.
-        """
-        if self._count >= self._total:
-            raise _busy()
-        self._count += 1
-        try:
-            yield
-        finally:
-            self._count -= 1
-
-
-class Allowance:
-    """Bounds a resource that requests hold for a moment; waiters are served in order."""
-
-    def __init__(self, total: int) -> None:
-        """Allow `total` units at once."""
-        self._total = total
-        self._used = 0
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-
-    @asynccontextmanager
-    async def hold(self, units: int) -> AsyncIterator[None]:
-        """Wait for `units` (at most the total) and hold them."""
-        units = min(units, self._total)
-        if self._waiting or self._used + units > self._total:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append((units, turn))
-            try:
-                await turn
-            except BaseException:
-                if turn.done() and not turn.cancelled():
-                    self._give_back(units)
-                else:
-                    with suppress(ValueError):  # it may have been passed over already
-                        self._waiting.remove((units, turn))
+            action, paid_s = self._climb(case, ask, verdict)
+        except RefusalError as error:
+            if case.enforced:
                 raise
-        else:
-            self._used += units
-        try:
-            yield
-        finally:
-            self._give_back(units)
+            return Decision(action_of(error), where)
+        return Decision(action, where, paid_s, allowance)
 
-    def _give_back(self, units: int) -> None:
-        self._used -= units
-        while self._waiting and self._used + self._waiting[0][0] <= self._total:
-            wanted, turn = self._waiting.popleft()
-            if not turn.cancelled():
-                self._used += wanted
-                turn.set_result(None)
+    def _climb(self, case: Case, ask: Ask, verdict: Verdict) -> tuple[str, float]:
+        """Refuse, ration and take the toll, in this order.
+
+        Returns:
+            The word for the record, and the seconds that were paid.
+        """
+        if verdict.refused:
+            raise BudgetExhausted(_EXHAUSTED)
+        ladder, now, pool = case.ladder, self._ticks(), case.account.pool
+        per_minute = ladder.plan.inputs_per_minute
+        rationed = ladder.rations(verdict.coverage - case.relief)
+        if rationed:
+            wait_s = self._rations.wait(pool, verdict.charge, per_minute=per_minute, now=now)
+            if wait_s > 0:
+                raise ThrottledError("Too many requests. Retry later.", retry_after_s=wait_s)
+        due_s, paid_s = due(case, verdict), 0.0
+        if due_s and not case.enforced:
+            return "challenged", 0.0
+        if due_s:
+            paid_s = self._booth.collect(ask, due_s, ladder)
+        if rationed:
+            self._rations.take(pool, verdict.charge, per_minute=per_minute, now=now)
+        if verdict.noise_scale.any():
+            return "noised", paid_s
+        metered = ladder.rung(verdict.coverage - case.relief) != "free"
+        return "paid" if due_s else "metered" if metered else "answered", paid_s
 
 
-def _busy() -> ThrottledError:
-    return ThrottledError(
-        "Too many requests are running. Retry shortly.", retry_after_s=RETRY_AFTER_S
-    )
+def due(case: Case, verdict: Verdict) -> float:
+    """Return what a request's new inputs cost together, in seconds of the reference machine."""
+    if not case.ladder.charges or case.grant is not None:
+        return 0.0
+    reached = verdict.fractions[verdict.opened] - case.relief
+    return math.fsum(case.ladder.seconds(coverage) for coverage in reached.tolist())
+
+
+def action_of(error: RefusalError) -> str:
+    """Return the record's word for a refusal."""
+    return next((word for kind, word in _ACTIONS.items() if isinstance(error, kind)), "refused")
+
+
+_ACTIONS: Final = {
+    SuspendedError: "suspended",
+    ChallengeRequired: "challenged",
+    ThrottledError: "throttled",
+    BudgetExhausted: "refused",
+}
