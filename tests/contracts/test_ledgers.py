@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,9 @@ from tollkeeper.ledger.base import (
     KeepsKeys,
     KeepsTenants,
     Ledger,
-    Move,
+    MovesTenants,
+    Notes,
+    Remembers,
     Submission,
 )
 from tollkeeper.ledger.memory import MemoryLedger
@@ -33,11 +34,6 @@ from tollkeeper.ledger.sqlite import SqliteLedger
 from tollkeeper.types import Entry, KeyInfo, Record, Tenant
 
 AnyLedger = MemoryLedger | SqliteLedger
-
-LEDGERS: dict[str, Callable[[Path], AnyLedger]] = {
-    "memory": lambda _: MemoryLedger(),
-    "sqlite": lambda directory: SqliteLedger(directory / "ledger.db"),
-}
 
 RECORD = Record(
     at=1_000.0,
@@ -51,14 +47,28 @@ RECORD = Record(
     coverage=0.25,
     noise_scale=0.5,
     profile="recommended/1",
+    decision="paid",
+    reason="past the knee",
+    paid_s=1.5,
 )
-TENANT = Tenant("acme", "acme", budget=10.0, created_at=5.0, note="first")
+CAPABILITIES: tuple[type, ...] = (
+    Ledger,
+    GroupCommits,
+    KeepsKeys,
+    KeepsTenants,
+    MovesTenants,
+    Changes,
+    Notes,
+    Prunes,
+    Remembers,
+)
+TENANT = Tenant("acme", "acme")
 KEY = KeyInfo("k1", "acme", "d1", created_at=6.0)
 
 
 def check_has_every_capability(ledger: AnyLedger) -> None:
     """A shipped ledger implements the protocol and all capabilities."""
-    for protocol in (Ledger, GroupCommits, KeepsKeys, KeepsTenants, Changes, Prunes):
+    for protocol in CAPABILITIES:
         assert isinstance(ledger, protocol), protocol.__name__
 
 
@@ -147,16 +157,16 @@ def check_unstorable_values_are_refused(ledger: AnyLedger) -> None:
         replace(RECORD, inputs=2**70),
         replace(RECORD, tokens=-1),
         replace(RECORD, model="\ud800"),
+        replace(RECORD, decision="\ud800"),
+        replace(RECORD, reason="\ud800"),
+        replace(RECORD, paid_s=-1.0),
     )
     for record in bad:
         assert isinstance(
             ledger.submit([Submission("acme", [record], b"", 0)])[0].exception(), LedgerError
         ), record
-    with pytest.raises(LedgerError, match="budget"):
-        ledger.add_tenant(replace(TENANT, budget=math.nan))
     assert ledger.read("acme") == Entry("acme")
     assert not list(ledger.records())
-    assert not ledger.tenants()
 
 
 def check_numpy_numbers_are_stored_as_plain_ones(ledger: AnyLedger) -> None:
@@ -196,6 +206,26 @@ def check_records_newest_first_and_filtered(ledger: AnyLedger) -> None:
     assert not ids(tenant="nobody")
 
 
+def check_notes_change_no_entry(ledger: AnyLedger) -> None:
+    """Records that belong to no commit are appended in order; entries and standing stay."""
+    ledger.commit("acme", RECORD, b"s", expected=0)
+    before = ledger.read("acme"), ledger.standing_version()
+    refusal = replace(RECORD, request_id="r2", decision="refused", reason="budget spent")
+    appeal = replace(RECORD, request_id="", decision="let in again", inputs=0, paid_s=0.0)
+    ledger.note([refusal, appeal])
+    ledger.note([])
+    assert list(ledger.records()) == [appeal, refusal, RECORD]
+    assert (ledger.read("acme"), ledger.standing_version()) == before
+    assert ledger.prune(RECORD.at + 1) == 3
+
+
+def check_notes_are_stored_together_or_not_at_all(ledger: AnyLedger) -> None:
+    """One record that cannot be stored keeps those beside it out."""
+    with pytest.raises(LedgerError, match="paid_s"):
+        ledger.note([RECORD, replace(RECORD, paid_s=math.nan)])
+    assert not list(ledger.records())
+
+
 def check_prune_deletes_records_but_not_totals(ledger: AnyLedger) -> None:
     """Pruning deletes records before a time, says how many, and leaves the entry alone."""
     for i in range(10):
@@ -205,79 +235,6 @@ def check_prune_deletes_records_but_not_totals(ledger: AnyLedger) -> None:
     assert ledger.prune(4.0) == 0
     assert [record.at for record in ledger.records()] == [9.0, 8.0, 7.0, 6.0, 5.0, 4.0]
     assert ledger.read("acme") == before
-
-
-def check_tenants_are_kept(ledger: AnyLedger) -> None:
-    """Tenants are stored, found, listed by name and replaced; names are unique."""
-    ledger.add_tenant(TENANT)
-    ledger.add_tenant(Tenant("Zeta", "shared"))
-    assert ledger.find_tenant("acme") == TENANT
-    assert ledger.find_tenant("nobody") is None
-    assert [tenant.name for tenant in ledger.tenants()] == ["Zeta", "acme"]
-    with pytest.raises(LedgerError, match="already"):
-        ledger.add_tenant(replace(TENANT, note="second"))
-    changed = replace(TENANT, pool="shared", suspended=True, budget=None, note="")
-    ledger.update_tenant(changed)
-    assert ledger.find_tenant("acme") == changed
-    with pytest.raises(LedgerError, match="no tenant"):
-        ledger.update_tenant(replace(TENANT, name="nobody"))
-
-
-def check_keys_are_kept(ledger: AnyLedger) -> None:
-    """Keys are found by digest, many per tenant, listed oldest first, unique in id and digest."""
-    ledger.add_tenant(TENANT)
-    ledger.add_tenant(Tenant("other", "other"))
-    newer = KeyInfo("k2", "acme", "d2", created_at=9.0)
-    oldest = KeyInfo("k3", "other", "d3", created_at=1.0)
-    for key in (newer, KEY, oldest):
-        ledger.add_key(key)
-    assert ledger.find_key("d1") == KEY
-    assert ledger.find_key("d9") is None
-    assert list(ledger.keys()) == [oldest, KEY, newer]
-    assert list(ledger.keys(tenant="acme")) == [KEY, newer]
-    for double in (replace(KEY, digest="d9"), replace(KEY, id="k9")):
-        with pytest.raises(LedgerError, match="exists"):
-            ledger.add_key(double)
-    with pytest.raises(LedgerError, match="no tenant"):
-        ledger.add_key(KeyInfo("k9", "nobody", "d9"))
-    assert len(ledger.keys()) == 3
-
-
-def check_revoking_is_idempotent(ledger: AnyLedger) -> None:
-    """A revoked key is still found and keeps the time of its first revocation."""
-    ledger.add_tenant(TENANT)
-    ledger.add_key(KEY)
-    revoked = replace(KEY, revoked_at=7.0)
-    assert ledger.revoke_key("k1", at=7.0) == revoked
-    assert ledger.revoke_key("k1", at=8.0) == revoked
-    assert ledger.find_key("d1") == revoked
-    with pytest.raises(LedgerError, match="no key"):
-        ledger.revoke_key("k9", at=7.0)
-
-
-def check_standing_version_follows_keys_and_tenants_only(ledger: AnyLedger) -> None:
-    """The number changes with each change of a key or tenant, and not with commits or refusals."""
-    seen = [ledger.standing_version()]
-
-    def changed() -> bool:
-        seen.append(ledger.standing_version())
-        return seen[-1] != seen[-2]
-
-    assert not changed()
-    ledger.add_tenant(TENANT)
-    assert changed()
-    ledger.add_key(KEY)
-    assert changed()
-    ledger.revoke_key("k1", at=7.0)
-    assert changed()
-    ledger.update_tenant(replace(TENANT, suspended=True))
-    assert changed()
-    ledger.commit("acme", RECORD, b"", expected=0)
-    assert not changed()
-    with pytest.raises(LedgerError):
-        ledger.add_tenant(TENANT)
-    assert not changed()
-    assert len(set(seen)) == 5, "a number came back"
 
 
 def check_threads_on_one_pool_lose_nothing(ledger: AnyLedger) -> None:
@@ -326,6 +283,7 @@ def check_closed_ledger_refuses_everything(ledger: AnyLedger) -> None:
         lambda: ledger.read("acme"),
         lambda: ledger.commit("acme", RECORD, b"", expected=0),
         ledger.submit([Submission("acme", [RECORD], b"", 0)])[0].result,
+        lambda: ledger.note([RECORD]),
         lambda: list(ledger.records()),
         lambda: ledger.prune(0.0),
         ledger.check,
@@ -343,37 +301,6 @@ def check_closed_ledger_refuses_everything(ledger: AnyLedger) -> None:
     for use in uses:
         with pytest.raises(LedgerError, match="closed"):
             use()
-
-
-def check_tenants_move_together_or_not_at_all(ledger: AnyLedger) -> None:
-    """Pools and budgets change for all or for none; nothing else of a tenant does."""
-    other = replace(TENANT, name="bolt", pool="bolt", budget=None)
-    ledger.add_tenant(TENANT)
-    ledger.add_tenant(other)
-    before = ledger.standing_version()
-    ledger.update_tenant(replace(TENANT, suspended=True, note="later"))
-    ledger.move_tenants([Move(TENANT, "x/1", 5.0), Move(other, "x/1", None)])
-    assert ledger.find_tenant("acme") == replace(
-        TENANT, pool="x/1", budget=5.0, suspended=True, note="later"
-    )
-    assert ledger.standing_version() == before + 2
-    now = ledger.find_tenant("bolt")
-    assert now == replace(other, pool="x/1")
-    for stale in (TENANT, replace(TENANT, pool="x/1", budget=6.0)):
-        with pytest.raises(ConflictError):
-            ledger.move_tenants([Move(now, "y/1", 1.0), Move(stale, "y/1", 1.0)])
-    with pytest.raises(LedgerError, match="no tenant"):
-        ledger.move_tenants([Move(now, "y/1", 1.0), Move(replace(now, name="z"), "y/1", 1.0)])
-    assert ledger.find_tenant("bolt") == now
-
-
-def check_remembers_the_first_value(ledger: AnyLedger) -> None:
-    """A fact is written once; later values do not replace it."""
-    assert ledger.remember("fact", "one") == "one"
-    assert ledger.remember("fact", "two") == "one"
-    assert ledger.remember("other", "two") == "two"
-    assert ledger.recall("fact") == "one"
-    assert ledger.recall("nothing") is None
 
 
 def check_entries_change_together_or_not_at_all(ledger: AnyLedger) -> None:
@@ -423,14 +350,6 @@ def check_with_statement_closes(ledger: AnyLedger) -> None:
 CHECKS: list[Callable[[AnyLedger], None]] = [
     check for name, check in list(globals().items()) if name.startswith("check_")
 ]
-
-
-@pytest.fixture(params=LEDGERS)
-def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AnyLedger]:
-    """Each ledger of the table, open and empty."""
-    made = LEDGERS[request.param](tmp_path)
-    yield made
-    made.close()
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,23 @@ def test_another_process_changes_keys(tmp_path: Path) -> None:
         assert server.refresh()
         with pytest.raises(AuthenticationError):
             server.authenticate(f"Bearer {secret}")
+
+
+def test_another_process_changes_a_tenants_plan(tmp_path: Path) -> None:
+    """Plan, mode and grant reach the account, and a change is seen after `refresh`."""
+    with SqliteLedger(tmp_path / "l.sqlite3") as mine, SqliteLedger(tmp_path / "l.sqlite3") as cli:
+        server = ring(mine)
+        secret, _ = ring(cli).create("acme")
+        fresh = server.authenticate(f"Bearer {secret}")
+        assert fresh is not None
+        assert (fresh.plan, fresh.mode, fresh.grant) == ("", "", "")
+        server.refresh()
+        tenant = cli.find_tenant("acme")
+        assert tenant is not None
+        cli.update_tenant(replace(tenant, plan="bulk", mode="enforce", grant="signed"))
+        assert server.refresh()
+        changed = server.authenticate(f"Bearer {secret}")
+        assert changed == replace(fresh, plan="bulk", mode="enforce", grant="signed")
 
 
 def test_stale_lookup_does_not_survive_a_refresh() -> None:

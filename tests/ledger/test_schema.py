@@ -8,12 +8,13 @@ import stat
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tollkeeper.errors import LedgerError
-from tollkeeper.ledger.schema import APPLICATION_ID, MIGRATIONS, prepare
+from tollkeeper.ledger.schema import APPLICATION_ID, LEDGER, MIGRATIONS, prepare
 from tollkeeper.ledger.sqlite import SqliteLedger
 from tollkeeper.types import Entry, KeyInfo, Record, Tenant
 
@@ -46,11 +47,25 @@ VERSION_1 = """
     PRAGMA user_version = 1;
 """
 
-NEWEST = (
-    VERSION_1
-    + "CREATE TABLE facts (name TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL);"
-    + "PRAGMA user_version = 2;"
-)
+# Frozen too: what the second release added, and content of that time.
+TO_VERSION_2 = """
+    CREATE TABLE facts (name TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL);
+    INSERT INTO facts VALUES ('master-key', 'abc');
+    INSERT INTO tenants VALUES ('bolt', 'acme/1', 1, 9.5, 6.0, 'second');
+    PRAGMA user_version = 2;
+"""
+VERSION_2 = VERSION_1 + TO_VERSION_2
+
+TO_VERSION_3 = """
+    ALTER TABLE records ADD COLUMN decision TEXT NOT NULL DEFAULT 'answered';
+    ALTER TABLE records ADD COLUMN reason TEXT NOT NULL DEFAULT '';
+    ALTER TABLE records ADD COLUMN paid_s REAL NOT NULL DEFAULT 0;
+    ALTER TABLE tenants ADD COLUMN plan TEXT NOT NULL DEFAULT '';
+    ALTER TABLE tenants ADD COLUMN mode TEXT NOT NULL DEFAULT '';
+    ALTER TABLE tenants ADD COLUMN grant TEXT NOT NULL DEFAULT '';
+    PRAGMA user_version = 3;
+"""
+NEWEST = VERSION_2 + TO_VERSION_3
 """The file as the newest migration leaves it."""
 
 
@@ -85,23 +100,43 @@ def test_a_version_1_file_made_by_hand_opens_with_everything_in_it(path: Path) -
     assert user_version(path) == len(MIGRATIONS)
 
 
+def test_a_version_2_file_takes_plans_and_decisions(path: Path) -> None:
+    """What was stored before plans reads back with their defaults, and the new fields are kept."""
+    run(path, VERSION_2)
+    acme = Tenant("acme", "acme", created_at=5.0)
+    bolt = Tenant("bolt", "acme/1", True, 9.5, 6.0, "second")
+    later = replace(RECORD, at=8.0, decision="paid", reason="over the knee", paid_s=1.5)
+    planned = replace(acme, plan="bulk", mode="shadow", grant="signed")
+    with SqliteLedger(path) as ledger:
+        assert list(ledger.records()) == [RECORD]
+        assert list(ledger.tenants()) == [acme, bolt]
+        assert ledger.recall("master-key") == "abc"
+        ledger.commit("acme", later, b"two", expected=1)
+        ledger.update_tenant(planned)
+    with SqliteLedger(path) as ledger:
+        assert list(ledger.records()) == [later, RECORD]
+        assert list(ledger.tenants()) == [planned, bolt]
+        ledger.check()
+
+
 def test_a_migration_runs_once_and_keeps_the_content(path: Path) -> None:
     """A file is led through each later migration, whether it is opened once or twice."""
     run(path, VERSION_1)
-    later = (*MIGRATIONS, ("ALTER TABLE tenants ADD COLUMN plan TEXT NOT NULL DEFAULT 'free'",))
-    prepare(path, busy_timeout_s=1.0, migrations=later)
-    prepare(path, busy_timeout_s=1.0, migrations=later)
+    added = ("ALTER TABLE tenants ADD COLUMN color TEXT NOT NULL DEFAULT 'red'",)
+    later = replace(LEDGER, migrations=(*MIGRATIONS, added))
+    prepare(path, busy_timeout_s=1.0, layout=later)
+    prepare(path, busy_timeout_s=1.0, layout=later)
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT name, plan FROM tenants").fetchall() == [("acme", "free")]
+        assert connection.execute("SELECT name, color FROM tenants").fetchall() == [("acme", "red")]
     assert user_version(path) == len(MIGRATIONS) + 1
 
 
 def test_a_failing_migration_leaves_the_file_as_it_was(path: Path) -> None:
     """If any statement of an upgrade fails, none has happened and the old program still works."""
     run(path, VERSION_1)
-    broken = (*MIGRATIONS, ("DROP TABLE records", "ALTER TABLE no_such_table ADD COLUMN x"))
+    broken = ("DROP TABLE records", "ALTER TABLE no_such_table ADD COLUMN x")
     with pytest.raises(LedgerError, match="no_such_table"):
-        prepare(path, busy_timeout_s=1.0, migrations=broken)
+        prepare(path, busy_timeout_s=1.0, layout=replace(LEDGER, migrations=(*MIGRATIONS, broken)))
     with SqliteLedger(path) as ledger:
         assert list(ledger.records()) == [RECORD]
 
@@ -162,14 +197,14 @@ def overwrite(path: Path) -> None:
 
 
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
-    "noise": (lambda path: path.write_bytes(b"no database " * 1000), "not a ledger file"),
+    "noise": (lambda path: path.write_bytes(b"no database " * 1000), "not a SQLite file"),
     "truncated": (truncate, "damaged"),
     "emptied": (lambda path: path.write_bytes(b""), "is empty"),
     "overwritten": (overwrite, "damaged"),
-    "another program's": (lambda path: run(path, "CREATE TABLE t (x)"), "another program"),
+    "another program's": (lambda path: run(path, "CREATE TABLE t (x)"), "another kind"),
     "another program's, numbered": (
         lambda path: run(path, "PRAGMA application_id = 7; PRAGMA user_version = 1"),
-        "another program",
+        "another kind",
     ),
     "newer": (
         lambda path: run(path, VERSION_1 + "PRAGMA user_version = 99"),
@@ -244,14 +279,14 @@ def test_check_finds_a_changed_schema(path: Path) -> None:
             ledger.check()
 
 
-@pytest.mark.parametrize("replace", [False, True])
-def test_check_finds_that_the_file_is_gone(path: Path, replace: bool) -> None:
+@pytest.mark.parametrize("replaced", [False, True])
+def test_check_finds_that_the_file_is_gone(path: Path, replaced: bool) -> None:
     """A file deleted or replaced while in use is found by `check`; commits would be lost."""
     with SqliteLedger(path) as ledger:
         path.rename(path.with_name("old.db"))
-        if replace:
+        if replaced:
             run(path, VERSION_1)
-        with pytest.raises(LedgerError, match="replaced while in use" if replace else "No such"):
+        with pytest.raises(LedgerError, match="replaced while in use" if replaced else "No such"):
             ledger.check()
 
 

@@ -54,6 +54,8 @@ _RECORD_COLUMNS = (
     "model",
     "inputs",
     "charge",
+    "decision",
+    "paid_s",
     "coverage",
     "noise_scale",
     "profile",

@@ -117,6 +117,9 @@ class KeyRing:
             pool=tenant.pool,
             suspended=tenant.suspended,
             budget=tenant.budget,
+            plan=tenant.plan,
+            mode=tenant.mode,
+            grant=tenant.grant,
         )
         if len(cache) < CACHE_LIMIT:
             # Into the dict that was current before the look-up: if `refresh` swapped it

@@ -117,6 +117,19 @@ class GroupCommits(Protocol):
 
 
 @runtime_checkable
+class Notes(Protocol):
+    """Capability: records that belong to no commit, such as refusals and operator's notes."""
+
+    def note(self, records: Sequence[Record]) -> None:
+        """Append records in order; no entry changes, whatever charge they name.
+
+        Raises:
+            LedgerError: a record cannot be stored or the store failed; none was stored.
+        """
+        ...
+
+
+@runtime_checkable
 class KeepsKeys(Protocol):
     """Capability: API keys, stored as keyed digests."""
 

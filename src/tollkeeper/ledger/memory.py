@@ -16,6 +16,7 @@ from tollkeeper.ledger.rows import (
     key_row,
     moved_tenant,
     number,
+    record_row,
     row_record,
     row_tenant,
     tenant_row,
@@ -86,6 +87,13 @@ class MemoryLedger:
             self._entries |= heads
             self._records.extend(row_record(row) for row in commit.rows)
             return outcome
+
+    def note(self, records: Sequence[Record]) -> None:
+        """Append records that belong to no commit."""
+        checked = [row_record(record_row(record)) for record in records]
+        with self._lock:
+            self._must_be_open()
+            self._records.extend(checked)
 
     def records(
         self, *, tenant: str | None = None, since: float | None = None, limit: int = 1000

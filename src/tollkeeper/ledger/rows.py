@@ -14,8 +14,10 @@ from tollkeeper.errors import ConflictError, LedgerError
 from tollkeeper.ledger.base import Move
 from tollkeeper.types import KeyInfo, Record, Tenant
 
-RecordRow: TypeAlias = tuple[float, str, str, str, str, int, int, float, float, float, str, bool]
-TenantRow: TypeAlias = tuple[str, str, bool, float | None, float, str]
+RecordRow: TypeAlias = tuple[
+    float, str, str, str, str, int, int, float, float, float, str, bool, str, str, float
+]
+TenantRow: TypeAlias = tuple[str, str, bool, float | None, float, str, str, str, str]
 KeyRow: TypeAlias = tuple[str, str, str, float, float | None]
 
 LARGEST_COUNT = 2**32
@@ -70,12 +72,15 @@ def record_row(record: Record) -> RecordRow:
         number("noise_scale", record.noise_scale),
         text("profile", record.profile),
         bool(record.shadow),
+        text("decision", record.decision),
+        text("reason", record.reason),
+        amount("paid_s", record.paid_s),
     )
 
 
 def row_record(row: RecordRow) -> Record:
     """Return the record whose row this is."""
-    return Record(*row[:11], bool(row[11]))
+    return Record(*row[:11], bool(row[11]), *row[12:])
 
 
 def tenant_row(tenant: Tenant) -> TenantRow:
@@ -87,6 +92,9 @@ def tenant_row(tenant: Tenant) -> TenantRow:
         None if tenant.budget is None else amount("budget", tenant.budget),
         number("created_at", tenant.created_at),
         text("note", tenant.note),
+        text("plan", tenant.plan),
+        text("mode", tenant.mode),
+        text("grant", tenant.grant),
     )
 
 

@@ -18,13 +18,14 @@ from tollkeeper.ledger.rows import (
     key_row,
     moved_tenant,
     number,
+    record_row,
     row_record,
     row_tenant,
     tenant_row,
     text,
 )
 from tollkeeper.ledger.schema import MIGRATIONS, connect, explained, prepare, verify
-from tollkeeper.ledger.writer import GroupWriter
+from tollkeeper.ledger.writer import STORE_RECORD, GroupWriter
 from tollkeeper.types import Entry, KeyInfo, Record, Tenant
 
 PRUNED_AT_ONCE: Final = 5000
@@ -32,7 +33,7 @@ PRUNED_AT_ONCE: Final = 5000
 
 _RECORD = (
     "SELECT at, tenant, key_id, request_id, model, inputs, tokens, charge, coverage,"
-    " noise_scale, profile, shadow FROM records "
+    " noise_scale, profile, shadow, decision, reason, paid_s FROM records "
 )
 # One statement per filter, so that each walks an index from its newest end.
 _RECORDS = {
@@ -43,7 +44,7 @@ _RECORDS = {
     + "WHERE tenant = :tenant AND at >= :since ORDER BY at DESC, id DESC LIMIT :limit",
 }
 _KEY = "SELECT id, tenant, digest, created_at, revoked_at FROM keys "
-_TENANT = "SELECT name, pool, suspended, budget, created_at, note FROM tenants "
+_TENANT = "SELECT name, pool, suspended, budget, created_at, note, plan, mode, grant FROM tenants "
 _BUMP = "UPDATE standing SET version = version + 1"
 
 
@@ -129,6 +130,11 @@ class SqliteLedger:
                 futures.append(commits[-1].future)
         self._writer.put(*commits)
         return futures
+
+    def note(self, records: Sequence[Record]) -> None:
+        """Append records that belong to no commit, in one transaction."""
+        rows = [record_row(record) for record in records]
+        self._writer.call(lambda connection: connection.executemany(STORE_RECORD, rows))
 
     def records(
         self, *, tenant: str | None = None, since: float | None = None, limit: int = 1000
@@ -229,7 +235,7 @@ class SqliteLedger:
 
         def add(connection: sqlite3.Connection) -> None:
             try:
-                connection.execute("INSERT INTO tenants VALUES (?, ?, ?, ?, ?, ?)", row)
+                connection.execute("INSERT INTO tenants VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
             except sqlite3.IntegrityError:
                 raise LedgerError(
                     f"there is a tenant {tenant.name!r} already; choose another name"
@@ -253,8 +259,8 @@ class SqliteLedger:
 
         def update(connection: sqlite3.Connection) -> None:
             changed = connection.execute(
-                "UPDATE tenants SET pool = ?, suspended = ?, budget = ?, created_at = ?, note = ?"
-                " WHERE name = ?",
+                "UPDATE tenants SET pool = ?, suspended = ?, budget = ?, created_at = ?, note = ?,"
+                " plan = ?, mode = ?, grant = ? WHERE name = ?",
                 (*fields, name),
             ).rowcount
             if not changed:

@@ -27,9 +27,10 @@ _STORE_HEAD = """
     INSERT INTO pools (pool, version, spent, queries, sketch) VALUES (?, ?, ?, ?, ?)
     ON CONFLICT (pool) DO UPDATE SET version = excluded.version, spent = excluded.spent,
         queries = excluded.queries, sketch = excluded.sketch"""
-_STORE_RECORD = """
+STORE_RECORD: Final = """
     INSERT INTO records (at, tenant, key_id, request_id, model, inputs, tokens, charge,
-        coverage, noise_scale, profile, shadow) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+        coverage, noise_scale, profile, shadow, decision, reason, paid_s)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,7 +154,7 @@ class GroupWriter:
             _STORE_HEAD, [(e.pool, e.version, e.spent, e.queries, e.sketch) for e in news]
         )
         self._connection.executemany(
-            _STORE_RECORD, [row for commit in landed for row in commit.rows]
+            STORE_RECORD, [row for commit in landed for row in commit.rows]
         )
         return outcomes
 
