@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from tollkeeper.errors import ConfigurationError, LedgerError
-from tollkeeper.ledger.rows import count, number, text
+from tollkeeper.ledger.rows import number, text, whole
 from tollkeeper.ledger.spent import spending
 
 PREFIX: Final = "tollkeeper:spent:"
@@ -93,7 +93,7 @@ class RedisSpent:
 
     def refund(self, name: str, amount: int) -> None:
         """Give back; never below 0."""
-        amount = count("amount", amount)
+        amount = whole("amount", amount)
         with self._explained():
             self._refund([_key(name)], [amount])
 
