@@ -133,9 +133,9 @@ def _advice(error: Exception) -> str:
         return "refuses this user; correct name and password in the URL"
     if isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError)):
         return "does not answer; start it, or correct the URL"
-    # By their text: before version 7 errors in a script have no type of their own.
-    if "OOM" in str(error):
+    # By their text too: before version 7 errors in a script have no type of their own.
+    if isinstance(error, exceptions.OutOfMemoryError) or "OOM" in str(error):
         return "is full; give it more memory"
-    if "READONLY" in str(error):
+    if isinstance(error, exceptions.ReadOnlyError) or "READONLY" in str(error):
         return "is a replica; name its primary in the URL"
     return "cannot do it; look into its log and at who else writes its keys"
