@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,9 +13,10 @@ import numpy as np
 from tollkeeper.errors import RefusalError
 from tollkeeper.gateway.archive import Kept
 from tollkeeper.gateway.asks import Ask
+from tollkeeper.gateway.booth import Booth
 from tollkeeper.gateway.grants import Grants
 from tollkeeper.gateway.metrics import Metrics
-from tollkeeper.gateway.plans import Ladder, Plans
+from tollkeeper.gateway.plans import Ladder, Plan, Plans
 from tollkeeper.gateway.policy import Case, Decision, Policy
 from tollkeeper.gateway.wire import canonical
 from tollkeeper.guard import profiles
@@ -53,6 +54,7 @@ class Admission:
         guard: Guard,
         policy: Policy,
         *,
+        booth: Booth,
         plans: Plans,
         grants: Grants,
         spent: SpentStore,
@@ -67,6 +69,7 @@ class Admission:
         Args:
             guard: prices what an answer reveals.
             policy: decides whether there is one.
+            booth: takes tolls.
             plans: what accounts meet; may be replaced while serving.
             grants: reads grants.
             spent: what of grants is used up.
@@ -77,6 +80,7 @@ class Admission:
             key_version: version of the tenants' transform keys.
         """
         self.guard = guard
+        self.booth = booth
         self.plans = plans
         self._policy = policy
         self._grants = grants
@@ -88,6 +92,14 @@ class Admission:
         self._key_version = key_version
         # What clients get in shadow mode is what profile `none` gives them.
         self._unguarded = Guard(profiles.NONE, guard.calibration, secret=bytes(32))
+
+    def replace_plans(self, written: Mapping[str, Plan], default: str) -> None:
+        """Let other plans hold from the next request on.
+
+        Raises:
+            ConfigurationError: the default is not written.
+        """
+        self.plans = Plans(written, default, self.plans.scale)
 
     def ladder(self, account: Account) -> Ladder:
         """Return the ladder of an account."""
@@ -137,6 +149,14 @@ class Admission:
         for ask in asks:
             while ask.spendings:
                 self._spent.refund(*ask.spendings.pop())
+
+    def prune(self, kept_s: float) -> None:
+        """Forget what expired so many seconds ago.
+
+        Raises:
+            LedgerError: the store of what is spent failed.
+        """
+        self._spent.prune(self._clock() - kept_s)
 
     def _judge(self, case: Case, kept: Kept, asks: Sequence[Ask]) -> tuple[Case, Verdict]:
         """Price requests under a grant, if there is one that covers them, else under the plan.

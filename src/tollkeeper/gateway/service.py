@@ -27,13 +27,13 @@ from tollkeeper.gateway.journal import Journal
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.policy import action_of
 from tollkeeper.guard.windows import Windows
-from tollkeeper.ledger.base import Beside, GroupCommits, Ledger, Submission
-from tollkeeper.types import Record
+from tollkeeper.ledger.base import Beside, GroupCommits, Ledger, Notes, Submission
+from tollkeeper.types import Account, Record
 
 MAX_ATTEMPTS = 10
 
 
-class ServiceLedger(Ledger, GroupCommits, Protocol):
+class ServiceLedger(Ledger, GroupCommits, Notes, Protocol):
     """What the service needs from a ledger."""
 
 
@@ -105,6 +105,24 @@ class Service:
         self._heads = Heads(ledger, self._archive, metrics, fail_open=self._open)
         self._lock = threading.Lock()
         self._turn = threading.Lock()
+
+    def exposure(self, account: Account) -> float:
+        """Return the coverage of an account's pool that its plan sees.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        if not self.guard.tracks:
+            return 0.0
+        entry = self.ledger.read(self._archive.key(account.pool))
+        kept = self._archive.load(entry.sketch, at=self._clock())
+        return self.guard.fraction(kept.sketch) - kept.relief
+
+    def refuse(self, account: Account, request_id: str, error: RefusalError) -> None:
+        """Write down a refusal that came before the engine."""
+        self.metrics.decisions.labels(action_of(error), "enforce").inc()
+        blank = self._blank(self._clock(), account, request_id)
+        self.journal.note(replace(blank, decision=action_of(error), reason=str(error)))
 
     # -- step 1 ------------------------------------------------------------------
 
@@ -231,7 +249,7 @@ class Service:
         work.head.spent += charged
         work.records.append(
             replace(
-                self._blank(work, ask),
+                self._blank(work.now, ask.account, ask.request_id),
                 inputs=len(ask.inputs),
                 tokens=ask.tokens,
                 charge=charged,
@@ -252,20 +270,20 @@ class Service:
         self.metrics.decisions.labels(action_of(error), "enforce").inc()
         self.journal.note(
             replace(
-                self._blank(work, ask),
+                self._blank(work.now, ask.account, ask.request_id),
                 coverage=coverage,
                 decision=action_of(error),
                 reason=f"{len(ask.inputs)} inputs, coverage {coverage:.3f}: {rung}",
             )
         )
 
-    def _blank(self, work: _Work, ask: Ask) -> Record:
+    def _blank(self, at: float, account: Account, request_id: str) -> Record:
         """Return a record of a request that says nothing yet of what became of it."""
         return Record(
-            at=work.now,
-            tenant=ask.account.tenant,
-            key_id=ask.account.key_id,
-            request_id=ask.request_id,
+            at=at,
+            tenant=account.tenant,
+            key_id=account.key_id,
+            request_id=request_id,
             model=self.encoder.name,
             inputs=0,
             tokens=0,
