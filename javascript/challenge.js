@@ -15,6 +15,8 @@ const ITEM = new RegExp(
 // What the proof is put together from may hold neither its separator nor what headers forbid.
 const PART = /^[\x21-\x2d\x2f-\x7e]+$/;
 
+const SALT = /^[\x20-\x7e]{1,256}$/;
+
 /** Splits a header into schemes and their parameters; stops where it is not well-formed. */
 function split(value) {
   const found = [];
@@ -32,7 +34,7 @@ function split(value) {
 const isWhole = (value, least, most) =>
   Number.isSafeInteger(value) && value >= least && value <= most;
 const isPowerOfTwo = (n) => Math.log2(n) % 1 === 0;
-const isSalt = (salt) => typeof salt === "string" && /^[\x20-\x7e]{1,256}$/.test(salt);
+const matches = (text, pattern) => typeof text === "string" && pattern.test(text);
 
 const PUZZLES = {
   "sha-256": ({ alg, salt, searches, target }) =>
@@ -47,7 +49,7 @@ const PUZZLES = {
     isWhole(r, 1, MOST_MEMORY) &&
     isWhole(p, 1, MOST_MEMORY) &&
     128 * r * Math.max(n, p) <= MOST_MEMORY &&
-    /^[\w-]{1,43}$/.test(prefix)
+    matches(prefix, /^[\w-]{1,43}$/)
       ? { alg, salt, first, cost, n, r, p, prefix }
       : undefined,
 };
@@ -55,7 +57,7 @@ const PUZZLES = {
 function readPuzzle(request) {
   try {
     const puzzle = JSON.parse(atob(request.replaceAll("-", "+").replaceAll("_", "/")));
-    if (!isSalt(puzzle.salt) || !Object.hasOwn(PUZZLES, puzzle.alg)) return undefined;
+    if (!matches(puzzle.salt, SALT) || !Object.hasOwn(PUZZLES, puzzle.alg)) return undefined;
     return PUZZLES[puzzle.alg](puzzle);
   } catch {
     return undefined; // not base64, not JSON, or null

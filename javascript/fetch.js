@@ -88,6 +88,7 @@ class Call {
     this.init = init;
     this.url = new URL(request ? request.url : input, globalThis.location?.href);
     this.headers = new Headers(init.headers ?? request?.headers);
+    if (init.headers) init.headers = this.headers; // as they are now
     this.redirect = init.redirect ?? request?.redirect ?? "follow";
     this.signal = init.signal ?? request?.signal;
     this.authorization = this.headers.get("authorization");

@@ -16,6 +16,7 @@ export class FakeGateway {
   lifetime = 60; // seconds
   mangle = (header) => header;
   passesRefused = undefined; // status
+  moved = undefined; // where every request is redirected to
   asked = []; // {path, headers, body, code} of every request
   seen = new Set(); // inputs that were paid for
   spent = new Map(); // id of a proof: inputs left
@@ -45,10 +46,15 @@ export class FakeGateway {
     for await (const piece of request) pieces.push(piece);
     const [path, headers, body] = [request.url, request.headers, Buffer.concat(pieces)];
     const isPass = path.endsWith("/tollkeeper/v1/challenges");
-    const answer = isPass ? this.#pass(body) : this.#embed(headers, body);
+    const answer = this.#redirect() ?? (isPass ? this.#pass(body) : this.#embed(headers, body));
     this.asked.push({ path, headers, body: body.toString(), code: answer.code });
     response.writeHead(answer.status, { "content-type": "application/json", ...answer.headers });
     response.end(JSON.stringify(answer.body));
+  }
+
+  #redirect() {
+    if (!this.moved) return undefined;
+    return { status: 307, code: "moved", headers: { location: this.moved }, body: null };
   }
 
   #pass(body) {
