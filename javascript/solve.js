@@ -89,23 +89,25 @@ async function solveSearches(puzzle, { workers, signal, until, onProgress }) {
 async function solveScrypt(puzzle, { scrypt, signal, until, onProgress }) {
   const run = scrypt ?? (await nodeScrypt());
   const atOnce = scrypt ? 1 : Math.min(await cores(), MOST_RUNS_AT_ONCE);
-  const encoder = new TextEncoder();
-  const salt = encoder.encode(puzzle.salt);
-  const settings = { N: puzzle.n, r: puzzle.r, p: puzzle.p, dkLen: 32 };
-  const text = async (i) => base64url(await run(encoder.encode(String(puzzle.first + i)), salt, settings));
+  const attempt = texts(run, puzzle);
   for (let done = 0; done < puzzle.cost && performance.now() < until; ) {
-    const some = Array.from({ length: Math.min(atOnce, puzzle.cost - done) }, (_, i) =>
-      text(done + i),
-    );
-    const found = (await orAbort(Promise.all(some), signal)).find((t) =>
-      t.startsWith(puzzle.prefix),
-    );
+    const lanes = Math.min(atOnce, puzzle.cost - done);
+    const some = Array.from({ length: lanes }, (_, i) => attempt(puzzle.first + done + i));
+    const all = await orAbort(Promise.all(some), signal);
+    const found = all.find((text) => text.startsWith(puzzle.prefix));
     done += some.length;
     onProgress?.(done * workOfRun(puzzle), expectedWork(puzzle));
     if (found) return found;
     await pause(); // a given scrypt may be synchronous
   }
   return null;
+}
+
+/** What a number gives: a solution if it begins with the prefix. */
+function texts(run, { salt, n: N, r, p }) {
+  const encoder = new TextEncoder();
+  const bytes = encoder.encode(salt);
+  return async (c) => base64url(await run(encoder.encode(String(c)), bytes, { N, r, p, dkLen: 32 }));
 }
 
 /** scrypt of Node, on its own threads. */

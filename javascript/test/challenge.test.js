@@ -55,9 +55,9 @@ test("a given scrypt is used", async () => {
 
 test("parameters come in any order and case, among unknown ones and other schemes", async () => {
   const parameters = HASH.slice("Payment ".length).split(", ").reverse();
-  const mixed = `Basic realm="a, b", Negotiate abc==, Digest, pAYMENT new="\\"x, Payment", ${parameters.join(
-    " ,",
-  ).replace("realm=", "REALM = ")}, Bearer realm=x`;
+  const ours = parameters.join(" ,").replace("realm=", "REALM = ");
+  const others = 'Basic realm="a, b", Negotiate abc==, Digest';
+  const mixed = `${others}, pAYMENT new="\\"x, Payment", ${ours}, Bearer realm=x`;
   assert.deepEqual(parseChallenges(mixed), parseChallenges(HASH));
   assert.equal(parseChallenges(`${HASH}, ${PASS}`).length, 2);
 });
