@@ -71,6 +71,8 @@ def parse(header: str) -> Iterator[Offer]:
             value = token if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
             parameters[name.lower()] = value
             at = _end(_COMMAS, header, found.end())
+        if at < len(header) and _SCHEME.match(header, at) is None:
+            return  # half a challenge is none
         yield Offer(scheme[1].lower(), parameters)
 
 

@@ -13,6 +13,7 @@ import sys
 import weakref
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
@@ -138,9 +139,13 @@ class _Process:
         return tried, found
 
     def end(self) -> None:
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
         self._child.kill()
-        with self._child:  # closes its pipes and waits for it
-            pass
+        with suppress(OSError):  # a line may be left that nobody is going to read
+            self._child.stdin.close()
+        self._child.stdout.close()
+        self._child.wait()
 
 
 def _stop(threads: ThreadPoolExecutor, idle: SimpleQueue[_Process | None]) -> None:
