@@ -191,9 +191,7 @@ class Booth:
             answer = ANSWERS + self._randbelow(ANSWERS)
             self._stock.append(self._issuer.scrypt(answer))
 
-    def _required(
-        self, ask: Ask, seconds: float, ladder: Ladder, code: str
-    ) -> ChallengeRequired:
+    def _required(self, ask: Ask, seconds: float, ladder: Ladder, code: str) -> ChallengeRequired:
         self._metrics.proofs.labels(code).inc()
         digest = body_digest(ask.body)
         challenge = self._issue(ask.account.tenant, seconds, ladder, digest=digest)
