@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from tollkeeper.encoders.base import Encoder
-from tollkeeper.gateway import server
+from tollkeeper.gateway import assembly, server
 from tollkeeper.gateway.pools import pool_key
 from tollkeeper.gateway.settings import Settings
 from tollkeeper.gateway.stores import open_stores
@@ -92,7 +92,7 @@ def _serve(
     gateway = server.Gateway(
         settings,
         stores,
-        encoder=encoder or server.make_encoder(settings),
+        encoder=encoder or assembly.make_encoder(settings),
         clock=clock,
         rng=np.random.default_rng(0),
     )

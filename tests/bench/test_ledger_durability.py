@@ -20,9 +20,9 @@ from tollkeeper.bench.ledger_durability import (
     _wrong,
     measure,
 )
+from tollkeeper.gateway.admission import identity
+from tollkeeper.gateway.assembly import guard_secret
 from tollkeeper.gateway.pools import Deployment
-from tollkeeper.gateway.server import guard_secret
-from tollkeeper.gateway.service import identity
 from tollkeeper.gateway.settings import Settings
 from tollkeeper.gateway.stores import open_stores
 from tollkeeper.guard import profiles

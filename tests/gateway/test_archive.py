@@ -10,6 +10,7 @@ import pytest
 
 from tollkeeper.gateway.archive import Archive, Kept
 from tollkeeper.gateway.asks import Ask
+from tollkeeper.gateway.assembly import make_service
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.pools import Deployment, pool_key
 from tollkeeper.gateway.service import Service
@@ -40,7 +41,7 @@ class Clock:
 
 def replica(ledger: Any, clock: Clock, windows: Windows | None = MONTH) -> Service:
     """A service with windows."""
-    return Service(
+    return make_service(
         ENCODER,
         GUARD,
         ledger,

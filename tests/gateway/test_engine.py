@@ -11,9 +11,9 @@ import pytest
 
 from tollkeeper.errors import EncoderError, LedgerError
 from tollkeeper.gateway.asks import Ask
+from tollkeeper.gateway.assembly import make_service
 from tollkeeper.gateway.engine import Engine
 from tollkeeper.gateway.metrics import Metrics
-from tollkeeper.gateway.service import Service
 from tollkeeper.guard import profiles
 from tollkeeper.guard.calibration import Calibration
 from tollkeeper.guard.guard import Guard
@@ -27,7 +27,7 @@ ACCOUNT = Account("acme", "key_1", "acme")
 def make_engine(encoder: Any) -> Engine:
     """An engine over a memory ledger."""
     guard = Guard(profiles.get("cheapest"), Calibration.identity(encoder.dim), secret=bytes(32))
-    service = Service(
+    service = make_service(
         encoder,
         guard,
         MemoryLedger(),

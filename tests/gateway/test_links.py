@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tollkeeper.errors import BudgetExhausted, ConfigurationError, LedgerError
 from tollkeeper.gateway.archive import Archive
 from tollkeeper.gateway.asks import Ask
+from tollkeeper.gateway.assembly import make_service
 from tollkeeper.gateway.auth import KeyRing
 from tollkeeper.gateway.links import FEWEST_SEEN, LINKS, Links
 from tollkeeper.gateway.metrics import Metrics
@@ -52,7 +53,7 @@ class World:
 
     def another(self, **options: Any) -> Service:
         """Another replica on the same ledger."""
-        return Service(
+        return make_service(
             ENCODER,
             GUARD,
             self.store,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ import pytest
 from tollkeeper.errors import ConfigurationError, ConflictError, LedgerError, UnknownNameError
 from tollkeeper.gateway import server
 from tollkeeper.gateway.asks import Ask
+from tollkeeper.gateway.assembly import operator_of
 from tollkeeper.gateway.links import LINKS, SETTLE_S
-from tollkeeper.gateway.operator import Operator
+from tollkeeper.gateway.plans import Plans, Scale
 from tollkeeper.gateway.pools import Deployment
 from tollkeeper.gateway.settings import Settings
 from tollkeeper.gateway.stores import open_stores
@@ -39,9 +39,9 @@ def parts(tmp_path: Path) -> Any:
         stores.keyring.create(tenant)
     yield (
         gateway,
-        Operator(
-            stores.store,
-            stores.keyring,
+        operator_of(
+            settings,
+            stores,
             Deployment.load(settings.data_dir),
             clock=lambda: 2.0,
             sleep=lambda _: None,
@@ -258,11 +258,9 @@ def test_a_report_says_what_a_new_input_meets(parts: Any, monkeypatch: Any) -> N
     assert operator.tenant("a").standing == "free"
     asks(gateway, "a", "a", [f"text {number}" for number in range(60)])
     assert operator.tenant("a").standing == "pays"
-    ceiling = replace(operator._profile, ceiling=0.1)
-    monkeypatch.setattr(operator, "_profile", ceiling)
-    monkeypatch.setattr(operator, "_refuses", True)
+    monkeypatch.setattr(operator, "_plans", Plans({}, "guard", Scale(0.05, 0.1, refuses=True)))
     assert operator.tenant("a").standing == "refused"
-    monkeypatch.setattr(operator, "_refuses", False)
+    monkeypatch.setattr(operator, "_plans", Plans({}, "guard", Scale(0.05, 0.1, refuses=False)))
     assert operator.tenant("a").standing == "pays"
     operator.suspend("a")
     assert operator.tenant("a").standing == "suspended"

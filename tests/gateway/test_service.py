@@ -15,15 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tollkeeper.encoders.load import load_encoder
 from tollkeeper.errors import BudgetExhausted, InputError, LedgerError
 from tollkeeper.gateway.asks import Ask, Charge
+from tollkeeper.gateway.assembly import make_service as assemble
 from tollkeeper.gateway.backlog import Piece
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.pools import pool_key
-from tollkeeper.gateway.server import make_guard as make_guard_of
 from tollkeeper.gateway.service import Service
-from tollkeeper.gateway.settings import Settings
 from tollkeeper.gateway.view import View
 from tollkeeper.guard import profiles
 from tollkeeper.guard.calibration import Calibration
@@ -51,7 +49,7 @@ GUARD = make_guard()
 
 def make_service(ledger: Any = None, guard: Guard = GUARD, **options: Any) -> Service:
     """A service over a memory ledger, with a clock that stands still."""
-    return Service(
+    return assemble(
         ENCODER,
         guard,
         ledger or MemoryLedger(),
@@ -266,16 +264,16 @@ def test_at_the_ceiling_what_is_new_is_refused_and_free() -> None:
     assert entry(service).spent == spent
 
 
-def test_a_shadow_server_has_no_ceiling(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [{"shadow": True}, {"refuses": False}])
+def test_a_shadow_server_has_no_ceiling(options: Any) -> None:
     """In shadow everyone is answered, so everything is charged and seen; a setting does it too."""
-    encoder = load_encoder("builtin:text")
-    for chosen, refuses in (
-        (Settings(data_dir=tmp_path), True),
-        (Settings(data_dir=tmp_path, shadow=True), False),
-        (Settings(data_dir=tmp_path, refuse_at_ceiling=False), False),
-    ):
-        guard = make_guard_of(chosen, master=bytes(range(32)), encoder=encoder)
-        assert (guard.profile.ceiling is not None) == refuses
+    low = Guard(replace(profiles.get("cheapest"), ceiling=0.3), GUARD.calibration, secret=bytes(32))
+    strict, lenient = make_service(guard=low), make_service(guard=low, **options)
+    for i in range(150):
+        lenient.answer(ask(f"walk {i}"))
+    strict.answer(ask(*[f"walk {i}" for i in range(40)]))
+    with pytest.raises(BudgetExhausted):
+        strict.answer(ask(*[f"more {i}" for i in range(40)]))
 
 
 def test_shadow_records_what_it_would_have_done() -> None:
@@ -408,7 +406,7 @@ def test_absurd_numbers_fail_their_own_request_only() -> None:
             rows[[text == "odd" for text in inputs]] = 3e38
             return rows
 
-    service = Service(
+    service = assemble(
         Odd(DIM),
         GUARD,
         MemoryLedger(),

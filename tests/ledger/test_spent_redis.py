@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import select
 import socket
+import socketserver
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -130,6 +133,41 @@ def test_a_redis_that_never_answers_is_told() -> None:
         port = silent.getsockname()[1]
         with pytest.raises(LedgerError, match="does not answer"):
             RedisSpent(f"redis://127.0.0.1:{port}", timeout_s=0.05)
+
+
+class LosesAnswers(socketserver.BaseRequestHandler):
+    """Stands between store and Redis; hangs up when Redis has run a script."""
+
+    upstream: tuple[str, int]
+
+    def handle(self) -> None:
+        """Carry bytes both ways until a script's answer is due."""
+        with socket.create_connection(self.upstream) as server:
+            asked = b""
+            while True:
+                for one in select.select([self.request, server], [], [])[0]:
+                    data = one.recv(65_536)
+                    if not data or (one is server and b"EVALSHA" in asked):
+                        return
+                    asked = data if one is self.request else asked
+                    (server if one is self.request else self.request).sendall(data)
+
+
+def test_a_use_whose_answer_is_lost_is_not_sent_again(
+    store: RedisSpent, client: redis.Redis
+) -> None:
+    """When the connection breaks after a use, the error comes at once and it was spent once."""
+    assert store.spend("pass", 1, limit=9, expires=LATER)
+    where = client.get_connection_kwargs()
+    between = type("Between", (LosesAnswers,), {"upstream": (where["host"], where["port"])})
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), between) as proxy:
+        threading.Thread(target=proxy.serve_forever, args=(0.01,)).start()
+        lossy = RedisSpent(f"redis://127.0.0.1:{proxy.server_address[1]}")
+        with pytest.raises(LedgerError, match="does not answer"):
+            lossy.spend("pass", 1, limit=9, expires=LATER)
+        lossy.close()
+        proxy.shutdown()
+    assert store.spent("pass") == 2
 
 
 def test_a_wrong_password_is_told_without_it(start_redis: Callable[[], Any]) -> None:

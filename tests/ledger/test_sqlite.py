@@ -186,6 +186,12 @@ class LedgersAgree(RuleBasedStateMachine):
 
         self.both(use)
 
+    @rule(at=times, tenant=names, charge=st.sampled_from([0.0, 1.0, -1.0]))
+    def note(self, at: float, tenant: str, charge: float) -> None:
+        """Note something beside all commits, which may not be storable."""
+        record = replace(RECORD, at=at, tenant=tenant, charge=charge, decision="refused")
+        self.both(lambda ledger: ledger.note([RECORD, record]))
+
     @rule(before=times)
     def prune(self, before: float) -> None:
         """Forget old records."""
@@ -197,10 +203,10 @@ class LedgersAgree(RuleBasedStateMachine):
         tenant = Tenant(name, pool, suspended, budget)
         self.both(lambda ledger: ledger.add_tenant(tenant))
 
-    @rule(name=names, pool=names, note=st.text(max_size=3))
-    def update_tenant(self, name: str, pool: str, note: str) -> None:
+    @rule(name=names, pool=names, note=st.text(max_size=3), plan=names)
+    def update_tenant(self, name: str, pool: str, note: str, plan: str) -> None:
         """Change a tenant, which may not be there."""
-        self.both(lambda ledger: ledger.update_tenant(Tenant(name, pool, note=note)))
+        self.both(lambda ledger: ledger.update_tenant(Tenant(name, pool, note=note, plan=plan)))
 
     @rule(key_id=names, tenant=names, digest=names, at=times)
     def add_key(self, key_id: str, tenant: str, digest: str, at: float) -> None:

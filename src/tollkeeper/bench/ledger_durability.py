@@ -24,10 +24,10 @@ from tollkeeper.bench.experiment import BenchError, Context, Experiment, Measure
 from tollkeeper.bench.server import Server
 from tollkeeper.encoders.base import Encoder
 from tollkeeper.encoders.load import load_encoder
+from tollkeeper.gateway.admission import identity
+from tollkeeper.gateway.assembly import guard_secret
 from tollkeeper.gateway.calibrations import read_calibration
 from tollkeeper.gateway.pools import Deployment, pool_key
-from tollkeeper.gateway.server import guard_secret
-from tollkeeper.gateway.service import identity
 from tollkeeper.gateway.settings import Settings
 from tollkeeper.gateway.stores import open_stores
 from tollkeeper.guard import profiles

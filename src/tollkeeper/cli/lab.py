@@ -181,7 +181,7 @@ def write_tables(
 
 def _load_encoder(config: Path | None, spec: str | None) -> tuple[Encoder, str]:
     """Load the encoder that the flag, the environment or the config file names."""
-    from tollkeeper.gateway.server import make_encoder
+    from tollkeeper.gateway.assembly import make_encoder
     from tollkeeper.gateway.settings import load
 
     settings = load(config, encoder=spec)

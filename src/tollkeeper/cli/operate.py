@@ -36,7 +36,10 @@ _TENANT_COLUMNS = (
     "coverage",
     "alone",
     "noise_scale",
+    "plan",
+    "mode",
     "standing",
+    "price_s",
 )
 _OVERLAP_COLUMNS = (
     "first",
@@ -73,7 +76,7 @@ def _operator(
     Raises:
         ConfigurationError: there is no data folder, and the verb is not one that starts it.
     """
-    from tollkeeper.gateway import server
+    from tollkeeper.gateway import assembly, server
     from tollkeeper.gateway.settings import load
     from tollkeeper.gateway.stores import open_stores
 
@@ -84,7 +87,7 @@ def _operator(
         )
     stores = open_stores(settings, clock=server.wall_clock)
     try:
-        yield server.make_operator(settings, stores, clock=server.wall_clock)
+        yield assembly.make_operator(settings, stores, clock=server.wall_clock)
     finally:
         stores.store.close()
 
@@ -201,12 +204,90 @@ def _change(verb: str, does: str, change: Callable[[Operator, str], None]) -> No
             _emit_tenant(operator, name, as_json=as_json)
 
 
-_change(
+def _change_saying(verb: str, does: str, change: Callable[[Operator, str, str], None]) -> None:
+    """Add a verb that changes one tenant, with a note for the records, and shows it."""
+
+    @tenants.command(verb, help=does)
+    def act(
+        name: TenantName,
+        *,
+        note: Annotated[str, typer.Option("--note", help="Why, for the records.")] = "",
+        data_dir: DataDir = None,
+        ledger: Ledger = None,
+        config: Config = None,
+        as_json: Json = False,
+    ) -> None:
+        with _operator(config, data_dir, ledger) as operator:
+            change(operator, name, note)
+            _emit_tenant(operator, name, as_json=as_json)
+
+
+def _change_to(verb: str, does: str, change: Callable[[Operator, str, str], None]) -> None:
+    """Add a verb that sets one thing of a tenant, and shows it."""
+
+    @tenants.command(verb, help=does)
+    def act(
+        name: TenantName,
+        value: Annotated[str, typer.Argument(metavar="TO")],
+        *,
+        data_dir: DataDir = None,
+        ledger: Ledger = None,
+        config: Config = None,
+        as_json: Json = False,
+    ) -> None:
+        with _operator(config, data_dir, ledger) as operator:
+            change(operator, name, value)
+            _emit_tenant(operator, name, as_json=as_json)
+
+
+_change_saying(
     "suspend",
     "Refuse a tenant's requests with 403 from now on.",
-    lambda operator, name: operator.suspend(name),
+    lambda operator, name, note: operator.suspend(name, note),
 )
-_change("resume", "Let a suspended tenant in again.", lambda operator, name: operator.resume(name))
+_change_saying(
+    "resume",
+    "Let a suspended tenant in again.",
+    lambda operator, name, note: operator.resume(name, note),
+)
+_change_to(
+    "note",
+    "Write a note about a tenant into the records, an appeal for example.",
+    lambda operator, name, text: operator.note(name, text),
+)
+_change_to(
+    "plan",
+    "Let another plan hold for a tenant; `default` means the one that the settings name.",
+    lambda operator, name, plan: operator.set_plan(name, "" if plan == "default" else plan),
+)
+_change_to(
+    "mode",
+    "Enforce a tenant's plan (`enforce`), only record it (`shadow`), or do as the plan says (`plan`).",
+    lambda operator, name, mode: operator.set_mode(name, mode),
+)
+_change(
+    "disallow",
+    "Take a tenant's allowance away; what it was used for stays forgiven.",
+    lambda operator, name: operator.disallow(name),
+)
+
+
+@tenants.command("allow")
+def allow(
+    name: TenantName,
+    *,
+    inputs: Annotated[int, typer.Option("--inputs", min=1, help="How many inputs.")],
+    days: Annotated[float, typer.Option("--days", help="For how long, from now.")] = 30.0,
+    note: Annotated[str, typer.Option("--note", help="Why, for the records.")] = "",
+    data_dir: DataDir = None,
+    ledger: Ledger = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Sign an allowance: inputs free of toll, ration and noise, that do not count as breadth."""
+    with _operator(config, data_dir, ledger) as operator:
+        operator.allow(name, inputs, days, note)
+        _emit_tenant(operator, name, as_json=as_json)
 
 
 @tenants.command("link")

@@ -81,11 +81,11 @@ def _run(settings: Settings, *, as_json: bool) -> None:
 
     import numpy as np
 
-    from tollkeeper.gateway import server
+    from tollkeeper.gateway import assembly, server
     from tollkeeper.gateway.stores import open_stores
 
     # The encoder first: a mistyped SPEC must not leave a data folder behind.
-    encoder = server.make_encoder(settings)
+    encoder = assembly.make_encoder(settings)
     stores = open_stores(settings, clock=server.wall_clock)
     gateway = server.Gateway(
         settings, stores, encoder=encoder, clock=server.wall_clock, rng=np.random.default_rng()

@@ -128,12 +128,17 @@ class _Handlers:
         return JSONResponse([asdict(pair) for pair in found if pair.shared >= above])
 
     async def change_tenant(self, request: Request) -> Response:
-        """Suspend, resume, grant, link, unlink or pardon."""
+        """Whatever an operator does to one tenant."""
         body = await _json(request)
         name = request.path_params["name"]
         actions: dict[str, Callable[[], object]] = {
-            "suspend": lambda: self._operator.suspend(name),
-            "resume": lambda: self._operator.resume(name),
+            "suspend": lambda: self._operator.suspend(name, _note(body)),
+            "resume": lambda: self._operator.resume(name, _note(body)),
+            "note": lambda: self._operator.note(name, _text(body, "text")),
+            "plan": lambda: self._operator.set_plan(name, _text(body, "plan")),
+            "mode": lambda: self._operator.set_mode(name, _text(body, "mode")),
+            "allow": lambda: self._allow(name, body),
+            "disallow": lambda: self._operator.disallow(name),
             "grant": lambda: self._operator.grant(name, _inputs(body)),
             "link": lambda: self._operator.link(name, _text(body, "with")),
             "unlink": lambda: self._operator.unlink(name),
@@ -144,6 +149,12 @@ class _Handlers:
             raise HTTPException(404, f"expected one of {', '.join(actions)}")
         await run_in_threadpool(action)
         return JSONResponse({"ok": True})
+
+    def _allow(self, name: str, body: Mapping[str, Any]) -> None:
+        inputs, days = _number(body, "inputs"), _number(body, "days")
+        if not inputs.is_integer():
+            raise HTTPException(400, "expected a whole number in `inputs`")
+        self._operator.allow(name, int(inputs), days, _note(body))
 
     async def keys(self, _: Request) -> Response:
         """All keys, without digests."""
@@ -211,10 +222,14 @@ def _inputs(body: Mapping[str, Any]) -> float:
     return math.inf if "inputs" in body and body["inputs"] is None else _number(body, "inputs")
 
 
+def _note(body: Mapping[str, Any]) -> str:
+    return _text(body, "note") if "note" in body else ""
+
+
 def _text(body: Mapping[str, Any], name: str) -> str:
     value = body.get(name)
     if not isinstance(value, str):
-        raise HTTPException(400, f'expected {{"{name}": "<tenant>"}}')
+        raise HTTPException(400, f'expected {{"{name}": "<text>"}}')
     return value
 
 

@@ -26,10 +26,12 @@ from tollkeeper.errors import (
 from tollkeeper.gateway import wire
 from tollkeeper.gateway.asks import Answer, Ask
 from tollkeeper.gateway.auth import KeyRing
+from tollkeeper.gateway.desk import Desk, Paid
 from tollkeeper.gateway.engine import Engine
 from tollkeeper.gateway.images import count_pixels, decode_images
 from tollkeeper.gateway.metrics import Metrics
-from tollkeeper.gateway.policy import Allowance, Places, check_standing
+from tollkeeper.gateway.places import Allowance, Places
+from tollkeeper.gateway.policy import check_standing
 from tollkeeper.types import Account
 
 Scope = dict[str, Any]
@@ -94,6 +96,7 @@ class DataPlane:
         engine: Engine,
         keyring: KeyRing,
         *,
+        desk: Desk,
         models: Models,
         limits: wire.Limits,
         places: Places,
@@ -104,6 +107,7 @@ class DataPlane:
         """Hold the parts; `ready` raises a TollkeeperError while the server cannot answer."""
         self._engine = engine
         self._keyring = keyring
+        self._desk = desk
         self._models = models
         self._limits = limits
         self._places = places
@@ -143,6 +147,8 @@ class DataPlane:
             return path, self._embeddings
         if path == "/v1/models" or path.startswith("/v1/models/"):
             return "/v1/models", self._list_models
+        if path == "/tollkeeper/v1/challenges":
+            return path, self._challenges
         if path in {"/livez", "/readyz"}:
             return path, self._health
         return "other", _not_found
@@ -151,13 +157,33 @@ class DataPlane:
         if call.method != "POST":
             return _not_allowed(call, "POST")
         account = self._account(call)
-        check_standing(account)
+        self._desk.check(account, call.request_id)
         with self._places.admitted(account.tenant, self._announced(call)):
             body = await self._read(call)
             with self._places.working():
-                return await self._answer(account, body, call.request_id)
+                return await self._answer(account, body, call)
 
-    async def _answer(self, account: Account, body: bytes, request_id: str) -> Reply:
+    async def _challenges(self, call: Call) -> Reply:
+        """Sell a pass: what a client that plans many requests may pay ahead."""
+        if call.method != "POST":
+            return _not_allowed(call, "POST")
+        account = self._account(call)
+        self._desk.check(account, call.request_id)
+        with self._places.admitted(account.tenant, self._announced(call)), self._places.working():
+            inputs = wire.parse_prepayment(await self._read(call))
+            # Reads the ledger.
+            challenge = await asyncio.to_thread(self._desk.prepay, account, inputs)
+        return Reply(200, wire.prepayment_body(challenge, inputs), (wire.NO_STORE,))
+
+    async def _paid(self, account: Account, body: bytes, call: Call) -> Paid:
+        """Check the proof that came with a request, if one did."""
+        token = call.headers.get(wire.PROOF)
+        if token is None:
+            return Paid()
+        verify = partial(self._desk.verify, token.decode("latin-1"), account, body)
+        return verify() if len(body) <= SMALL_BYTES else await asyncio.to_thread(verify)
+
+    async def _answer(self, account: Account, body: bytes, call: Call) -> Reply:
         parse = partial(wire.parse_embeddings, body, limits=self._limits)
         request = parse() if len(body) <= SMALL_BYTES else await asyncio.to_thread(parse)
         if request.model not in self._models.all:
@@ -165,12 +191,21 @@ class DataPlane:
                 f"The model '{request.model}' does not exist or you do not have access to it.",
                 param="model",
             )
+        paid = await self._paid(account, body, call)
+        ask = Ask(
+            account,
+            request.inputs,
+            request.modality,
+            request.dimensions,
+            call.request_id,
+            body=body,
+            proof=paid.proof,
+            fault=paid.fault,
+        )
         if request.modality == "image" and not self._engine.takes_data_uris:
-            answer = await self._answer_images(account, request, request_id)
+            answer = await self._answer_images(ask)
         else:
-            answer = await self._engine.answer(
-                Ask(account, request.inputs, request.modality, request.dimensions, request_id)
-            )
+            answer = await self._engine.answer(ask)
         encode = partial(
             wire.encode_embeddings,
             answer.embeddings,
@@ -179,17 +214,15 @@ class DataPlane:
             encoding_format=request.encoding_format,
         )
         small = answer.embeddings.nbytes <= SMALL_BYTES
-        return Reply(200, encode() if small else await asyncio.to_thread(encode))
+        content = encode() if small else await asyncio.to_thread(encode)
+        return Reply(200, content, wire.answer_headers(answer.receipt, answer.allowance))
 
-    async def _answer_images(
-        self, account: Account, request: wire.EmbeddingsRequest, request_id: str
-    ) -> Answer:
+    async def _answer_images(self, ask: Ask) -> Answer:
         """Decode off the event loop, with a bound on the pixels of all requests together."""
         limits = self._limits
-        pixels = await asyncio.to_thread(count_pixels, request.inputs, limits=limits)
+        pixels = await asyncio.to_thread(count_pixels, ask.inputs, limits=limits)
         async with self._pixels.hold(pixels):
-            inputs = await asyncio.to_thread(decode_images, request.inputs, limits=limits)
-            ask = Ask(account, inputs, request.modality, request.dimensions, request_id)
+            ask.inputs = await asyncio.to_thread(decode_images, ask.inputs, limits=limits)
             return await self._engine.answer(ask)
 
     async def _list_models(self, call: Call) -> Reply:

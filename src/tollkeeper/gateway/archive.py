@@ -16,6 +16,7 @@ from tollkeeper.guard.windows import Windows
 from tollkeeper.types import Sketch
 
 _SINCE = struct.Struct("<d")
+_SINCE_RELIEF = struct.Struct("<dd")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,10 +26,12 @@ class Kept:
     Attributes:
         sketch: as it was when it was last changed or turned.
         since: seconds since the epoch; 0 without windows.
+        relief: coverage that grants paid for, which the ladder does not see.
     """
 
     sketch: Sketch
     since: float = 0.0
+    relief: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +64,20 @@ class Archive:
             GuardError: the bytes are not a sketch of this layout.
         """
         since = 0.0 if self.windows is None else self.first or self.windows.start(at)
-        if len(data) == self.layout.sketch_bytes + _SINCE.size:
-            (since,) = _SINCE.unpack_from(data, self.layout.sketch_bytes)
-            data = data[: self.layout.sketch_bytes]
-        return self.turned(Kept(self.layout.from_bytes(data), since), at=at)
+        relief, size = 0.0, self.layout.sketch_bytes
+        if len(data) == size + _SINCE.size:
+            (since,) = _SINCE.unpack_from(data, size)
+            data = data[:size]
+        elif len(data) == size + _SINCE_RELIEF.size:
+            stored, relief = _SINCE_RELIEF.unpack_from(data, size)
+            since = stored or since
+            data = data[:size]
+        return self.turned(Kept(self.layout.from_bytes(data), since, relief), at=at)
 
     def dump(self, kept: Kept) -> bytes:
         """Return the bytes to store."""
+        if kept.relief:
+            return kept.sketch.tobytes() + _SINCE_RELIEF.pack(kept.since, kept.relief)
         if self.windows is None:
             return kept.sketch.tobytes()
         return kept.sketch.tobytes() + _SINCE.pack(kept.since)
@@ -83,11 +93,19 @@ class Archive:
             since=kept.since,
             at=at,
         )
-        return Kept(sketch, self.windows.start(at))
+        # What is forgotten is forgotten of both alike.
+        before = self.layout.fraction(kept.sketch)
+        share = self.layout.fraction(sketch) / before if before else 0.0
+        return Kept(sketch, self.windows.start(at), kept.relief * share)
 
     def united(self, *kept: Kept) -> Kept:
         """Return the union of sketches that were loaded at the same time."""
-        union = Kept(self.layout.empty(), max((one.since for one in kept), default=0.0))
+        # The larger relief, and no sum: granted inputs of two tenants may be the same ones.
+        union = Kept(
+            self.layout.empty(),
+            max((one.since for one in kept), default=0.0),
+            max((one.relief for one in kept), default=0.0),
+        )
         for one in kept:
             union = replace(union, sketch=self.layout.merge(union.sketch, one.sketch))
         return union

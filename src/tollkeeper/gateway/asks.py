@@ -31,7 +31,7 @@ class Ask:
         body: of the request, for a challenge to be bound to.
         proof: of work that came with it, if it holds.
         fault: why the proof that came does not hold, where a new challenge settles that.
-        paid: what was taken of the proof so far.
+        spendings: names and amounts that it used up, to be given back if it is not answered.
     """
 
     account: Account
@@ -48,7 +48,7 @@ class Ask:
     body: bytes = b""
     proof: Proof | None = None
     fault: str = ""
-    paid: int = 0
+    spendings: list[tuple[str, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,9 @@ class Tally:
         charged: how many opened new space.
         noised: how many answers carry noise.
         coverage: of the pool afterwards, in [0, 1].
+        decision: policy's word for it.
+        paid_s: seconds of the reference machine that were paid.
+        enforced: whether the decision was carried out.
     """
 
     modality: str
@@ -85,6 +88,9 @@ class Tally:
     charged: float
     noised: int
     coverage: float
+    decision: str
+    paid_s: float
+    enforced: bool
 
 
 @dataclass(slots=True)

@@ -104,7 +104,7 @@ class Booth:
             raise
 
     def collect(self, ask: Ask, seconds: float, ladder: Ladder) -> float:
-        """Take the toll of a request from its proof; asking again takes nothing twice.
+        """Take the toll of a request from its proof; what is taken stands in `ask.spendings`.
 
         Returns:
             Seconds of the reference machine that were paid.
@@ -123,19 +123,11 @@ class Booth:
             raise self._required(ask, seconds, ladder, "proof_spent")
         return amount / rate
 
-    def refund(self, ask: Ask) -> None:
-        """Give back what a request paid that was not answered."""
-        if ask.paid and isinstance(ask.proof, Proof):
-            self._spent.refund(ask.proof.id, ask.paid)
-            ask.paid = 0
-
     def _take(self, ask: Ask, proof: Proof, amount: int) -> bool:
         """Note what is used of a proof; returns whether it covers that."""
-        due = amount - ask.paid
-        if due > 0:
-            if not self._spent.spend(proof.id, due, limit=proof.work, expires=proof.expires_at):
-                return False
-            ask.paid = amount
+        if not self._spent.spend(proof.id, amount, limit=proof.work, expires=proof.expires_at):
+            return False
+        ask.spendings.append((proof.id, amount))
         with self._lock:
             waiting = self._unpaid.get(ask.account.tenant)
             if waiting:

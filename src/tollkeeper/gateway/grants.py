@@ -22,7 +22,8 @@ class Grant(msgspec.Struct, frozen=True):
     Attributes:
         id: random; what is used up is counted under it.
         tenant: whose.
-        inputs: new inputs that are free of toll, ration and noise, and do not count as breadth.
+        inputs: so many, in requests that ask something new, are free of toll, ration and noise, and
+            do not count as breadth.
         since: seconds since the epoch.
         until: seconds since the epoch.
         note: why, for the operator.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +14,10 @@ import numpy as np
 from tollkeeper.errors import ConfigurationError, UnknownNameError
 from tollkeeper.gateway.archive import Archive, windows
 from tollkeeper.gateway.auth import KeyRing
+from tollkeeper.gateway.grants import Grant, Grants
 from tollkeeper.gateway.links import Links
 from tollkeeper.gateway.overlaps import Overlap
+from tollkeeper.gateway.plans import Plans
 from tollkeeper.gateway.pools import Deployment, pool_key
 from tollkeeper.guard import profiles
 from tollkeeper.guard.windows import DAY_S
@@ -25,12 +28,15 @@ from tollkeeper.ledger.base import (
     KeepsTenants,
     Ledger,
     MovesTenants,
+    Notes,
     Remembers,
 )
 from tollkeeper.ledger.retention import Prunes
 from tollkeeper.types import Entry, KeyInfo, Record, Tenant
 
 MAX_NAME = 200
+MOST_DAYS = 3660
+MODES = ("enforce", "shadow", "plan")
 
 
 class Store(
@@ -39,6 +45,7 @@ class Store(
     KeepsKeys,
     KeepsTenants,
     MovesTenants,
+    Notes,
     Changes,
     Remembers,
     Prunes,
@@ -67,8 +74,13 @@ class TenantReport:
         alone: the same of what the tenant asked itself; differs where tenants are linked.
         noise_scale: what new answers of the pool would carry now, in feature-std units
             or absolute, as the profile counts.
-        standing: `free`, `pays` (new answers carry noise), `refused` (at the profile's ceiling,
-            so nothing new is answered) or `suspended`; without coverage `free` or `suspended`.
+        standing: what its next new input meets: a rung of its plan (`free`, `metered`,
+            `challenged`, `throttled`, `pays` for noise, `refused`), or `suspended`.
+        plan: name of its plan.
+        mode: whether that is enforced: `enforce` or `shadow`.
+        price_s: puzzle seconds of its next new input, on the reference machine.
+        granted: coverage that grants paid for.
+        grant: its allowance grant, if it has one.
         note: the operator's text.
     """
 
@@ -82,6 +94,11 @@ class TenantReport:
     alone: float | None
     noise_scale: float | None
     standing: str
+    plan: str
+    mode: str
+    price_s: float
+    granted: float
+    grant: Grant | None
     note: str
 
 
@@ -95,6 +112,8 @@ class Operator:
         deployment: Deployment | None,
         *,
         clock: Callable[[], float],
+        plans: Plans,
+        grants: Grants,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Act on `store`; without a deployment there are no sketches to read yet."""
@@ -102,12 +121,13 @@ class Operator:
         self._keyring = keyring
         self._deployment = deployment
         self._clock = clock
+        self._plans = plans
+        self._grants = grants
         self._sleep = sleep
         profile = profiles.get(deployment.profile if deployment else "none")
         self._profile = profile.with_knee(deployment.knee if deployment else None)
         self._version = f"{profile.name}/{profile.version}"
         self._tracks = profile.tables > 0
-        self._refuses = deployment.refuses if deployment else True
         self._archive = Archive(
             profile.layout,
             windows(deployment.window, deployment.carry_over) if deployment else None,
@@ -156,13 +176,97 @@ class Operator:
         """
         return self._report(self._find(name))
 
-    def suspend(self, name: str) -> None:
-        """Refuse a tenant from now on."""
-        self._store.update_tenant(replace(self._find(name), suspended=True))
+    def suspend(self, name: str, note: str = "") -> None:
+        """Refuse a tenant from now on; the note says why."""
+        tenant = self._find(name)
+        self._change(replace(tenant, suspended=True), "suspended", note)
 
-    def resume(self, name: str) -> None:
-        """Let a suspended tenant in again."""
-        self._store.update_tenant(replace(self._find(name), suspended=False))
+    def resume(self, name: str, note: str = "") -> None:
+        """Let a suspended tenant in again; the note says why."""
+        self._change(replace(self._find(name), suspended=False), "resumed", note)
+
+    def note(self, name: str, text: str) -> None:
+        """Write a note about a tenant into the records, an appeal for example."""
+        self._change(self._find(name), "note", text)
+
+    def set_plan(self, name: str, plan: str) -> None:
+        """Let another plan hold for a tenant; an empty name means the default.
+
+        Raises:
+            ConfigurationError: there is no such plan.
+            UnknownNameError: there is no such tenant.
+        """
+        if plan and plan not in self._plans.names:
+            known = ", ".join(self._plans.names)
+            raise ConfigurationError(f"expected a plan of {known}, got {plan!r}")
+        self._change(replace(self._find(name), plan=plan), "plan", plan or "default")
+
+    def set_mode(self, name: str, mode: str) -> None:
+        """Enforce a tenant's plan, only record it, or do as the plan says.
+
+        Args:
+            name: the tenant.
+            mode: `enforce`, `shadow` or `plan`.
+
+        Raises:
+            ConfigurationError: another mode.
+            UnknownNameError: there is no such tenant.
+        """
+        if mode not in MODES:
+            raise ConfigurationError(f"expected a mode of {', '.join(MODES)}, got {mode!r}")
+        stored = "" if mode == "plan" else mode
+        self._change(replace(self._find(name), mode=stored), "mode", mode)
+
+    def allow(self, name: str, inputs: int, days: float, note: str = "") -> Grant:
+        """Sign a grant for a tenant, in place of the one that it has.
+
+        Args:
+            name: the tenant.
+            inputs: so many are free of toll, ration and noise, and do not count as breadth.
+            days: how long, from now.
+            note: why.
+
+        Raises:
+            ConfigurationError: no inputs, or no days.
+            UnknownNameError: there is no such tenant.
+        """
+        now = self._clock()
+        if not 0 < days <= MOST_DAYS:
+            raise ConfigurationError(
+                f"expected more than 0 and at most {MOST_DAYS} days, got {days}"
+            )
+        grant = Grant(secrets.token_hex(8), name, inputs, now, now + days * DAY_S, note)
+        reason = f"{inputs} inputs for {days:g} days, grant {grant.id}: {note}"
+        self._change(replace(self._find(name), grant=self._grants.sign(grant)), "allowed", reason)
+        return grant
+
+    def disallow(self, name: str) -> None:
+        """Take a tenant's grant away; what it was used for stays forgiven."""
+        self._change(replace(self._find(name), grant=""), "disallowed", "")
+
+    def _change(self, tenant: Tenant, action: str, reason: str) -> None:
+        """Store a tenant, and write down what was done."""
+        if action in {"suspended", "note"} and reason:
+            tenant = replace(tenant, note=reason)
+        self._store.update_tenant(tenant)
+        self._store.note([self._record(tenant.name, action, reason)])
+
+    def _record(self, tenant: str, action: str, reason: str) -> Record:
+        return Record(
+            at=self._clock(),
+            tenant=tenant,
+            key_id="",
+            request_id="operator",
+            model=self._deployment.model if self._deployment else "",
+            inputs=0,
+            tokens=0,
+            charge=0.0,
+            coverage=0.0,
+            noise_scale=0.0,
+            profile=self._version,
+            decision=action,
+            reason=reason,
+        )
 
     def grant(self, name: str, inputs: float) -> None:
         """Set a tenant's hard budget to what it has spent plus `inputs` more.
@@ -274,11 +378,16 @@ class Operator:
 
     def _report(self, tenant: Tenant) -> TenantReport:
         entry = self._read(tenant)
+        ladder = self._plans.of(tenant.plan)
         coverage = alone = scale = None
+        reached = relief = 0.0
         if self._tracks:
-            coverage = self._covered(entry)
+            kept = self._archive.load(entry.sketch, at=self._clock())
+            coverage, relief = self._archive.layout.fraction(kept.sketch), kept.relief
             alone = self._covered(self._read(replace(tenant, pool=tenant.name)))
-            scale = float(self._profile.price(np.array([coverage]))[0])
+            reached = coverage - relief
+            seen = np.array([max(0.0, reached - ladder.forgiven)])
+            scale = float(self._profile.price(seen)[0])
         return TenantReport(
             name=tenant.name,
             pool=tenant.pool,
@@ -289,18 +398,14 @@ class Operator:
             coverage=coverage,
             alone=alone,
             noise_scale=scale,
-            standing=self._standing(tenant, coverage or 0.0, scale or 0.0),
+            standing="suspended" if tenant.suspended else ladder.rung(reached),
+            plan=tenant.plan or self._plans.default,
+            mode=self._plans.mode(tenant.name, tenant.plan, tenant.mode),
+            price_s=ladder.seconds(reached),
+            granted=relief,
+            grant=self._grants.read(tenant.grant, tenant=tenant.name),
             note=tenant.note,
         )
-
-    def _standing(self, tenant: Tenant, coverage: float, scale: float) -> str:
-        """Return what a tenant's next new input meets."""
-        ceiling = self._profile.ceiling
-        if tenant.suspended:
-            return "suspended"
-        if self._refuses and ceiling is not None and coverage >= ceiling:
-            return "refused"
-        return "pays" if scale else "free"
 
     def _covered(self, entry: Entry) -> float:
         """Return the coverage of an entry by now."""

@@ -15,6 +15,8 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tollkeeper.errors import ConfigurationError
+
 Place = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Mode = Literal["enforce", "shadow"]
 Rung = Literal["free", "metered", "challenged", "throttled", "pays", "refused"]
@@ -86,11 +88,13 @@ class Scale:
 
     Attributes:
         knee: coverage up to which the guard's price is nothing.
-        ceiling: coverage from which on it refuses; None never.
+        ceiling: where a ladder ends.
+        refuses: whether anything is refused there.
     """
 
     knee: float
-    ceiling: float | None
+    ceiling: float
+    refuses: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +144,7 @@ class Ladder:
     @property
     def refuses_at(self) -> float | None:
         """Return the coverage from which on nothing new is answered; None never."""
-        if self.scale.ceiling is None or self.plan.refuse is None:
+        if not self.scale.refuses or self.plan.refuse is None:
             return None
         # Not knee + 1 * room: rounding would move the ceiling.
         return self.scale.ceiling if self.plan.refuse == 1 else self._at(self.plan.refuse)
@@ -159,7 +163,7 @@ class Ladder:
         start, plan = self._at(self.plan.challenge), self.plan
         if start is None or coverage <= start:
             return 0.0
-        end = self.scale.ceiling if self.scale.ceiling is not None else 1.0
+        end = self.scale.ceiling
         way = min(1.0, (coverage - start) / (end - start)) if end > start else 1.0
         doublings = math.floor(math.log2(plan.last_seconds / plan.first_seconds))
         level = min(doublings, math.floor(way * (doublings + 1)))
@@ -179,8 +183,7 @@ class Ladder:
 
     @property
     def _room(self) -> float:
-        end = 1.0 if self.scale.ceiling is None else self.scale.ceiling
-        return max(0.0, end - self.scale.knee)
+        return max(0.0, self.scale.ceiling - self.scale.knee)
 
     def _at(self, place: float | None) -> float | None:
         return None if place is None else self.scale.knee + place * self._room
@@ -190,8 +193,17 @@ class Plans:
     """All plans of a deployment, placed; replaced whole when the operator changes them."""
 
     def __init__(self, written: Mapping[str, Plan], default: str, scale: Scale) -> None:
-        """Place the built-in plans and the operator's; `default` is for tenants without one."""
+        """Place the built-in plans and the operator's; `default` is for tenants without one.
+
+        Raises:
+            ConfigurationError: the default is not written.
+        """
         plans = {**BUILT_IN, **written}
+        if default not in plans:
+            raise ConfigurationError(
+                f"expected plan to be one of {', '.join(plans)}, got {default!r}"
+            )
+        self.scale = scale
         self._ladders = {name: Ladder.of(plan, scale) for name, plan in plans.items()}
         self.default = default
 
@@ -212,3 +224,9 @@ class Plans:
             return "shadow"
         written = self.of(plan).plan
         return "enforce" if tenant in written.canary else written.mode
+
+    @property
+    def uses_scrypt(self) -> bool:
+        """Return whether a plan asks for puzzles of scrypt."""
+        ladders = self._ladders.values()
+        return any(one.charges and one.plan.puzzle == "scrypt" for one in ladders)

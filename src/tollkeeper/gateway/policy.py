@@ -141,6 +141,12 @@ class Policy:
         self._ticks = ticks
         self._rations = Rations()
 
+    @staticmethod
+    def is_steep(case: Case, verdict: Verdict) -> bool:
+        """Return whether requests that were priced together have to be decided one by one."""
+        rationed = case.ladder.rations(verdict.coverage - case.relief)
+        return bool(verdict.charge) and (rationed or due(case, verdict) > 0)
+
     def decide(self, case: Case, ask: Ask, verdict: Verdict, *, spent: float) -> Decision:
         """Decide about one request that the guard has priced.
 

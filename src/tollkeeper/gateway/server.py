@@ -12,88 +12,34 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import uvicorn
 
 from tollkeeper import __version__
+from tollkeeper.challenge.puzzle import SCRYPT, SHA_256
 from tollkeeper.encoders.base import Encoder
-from tollkeeper.encoders.load import load_encoder
 from tollkeeper.errors import ConfigurationError, TollkeeperError
 from tollkeeper.gateway import openapi, secrets, wire
 from tollkeeper.gateway.admin import create_admin_app
 from tollkeeper.gateway.app import DataPlane, Models
 from tollkeeper.gateway.archive import windows
-from tollkeeper.gateway.calibrations import calibration_for, check_model
+from tollkeeper.gateway.assembly import describe, make_guard, make_service, operator_of
+from tollkeeper.gateway.desk import Desk
 from tollkeeper.gateway.engine import Engine
 from tollkeeper.gateway.metrics import Metrics
-from tollkeeper.gateway.operator import Operator
-from tollkeeper.gateway.policy import Places
+from tollkeeper.gateway.places import Places
 from tollkeeper.gateway.pools import Deployment, check_unchanged
-from tollkeeper.gateway.service import Service
 from tollkeeper.gateway.settings import Settings
 from tollkeeper.gateway.stores import Stores
-from tollkeeper.guard import keys, profiles
-from tollkeeper.guard.guard import Guard
+from tollkeeper.ledger.spent import open_spent_store
 
 STANDING_POLL_S = 0.4
 TIDY_S = 600.0  # tenants are compared every ten minutes
 PRUNE_TURNS = 6  # old records go once an hour
 ENGINE_STOP_S = 5.0
 _log = logging.getLogger("tollkeeper.server")
-
-
-def make_guard(settings: Settings, *, master: bytes, encoder: Encoder) -> Guard:
-    """Build the guard of a profile for an encoder.
-
-    Raises:
-        ConfigurationError: unknown profile, or no calibration where one is needed.
-    """
-    profile = profiles.get(settings.profile)
-    # In shadow everyone is answered, so everything must be charged and recorded.
-    if settings.shadow or not settings.refuse_at_ceiling:
-        profile = replace(profile, ceiling=None)
-    calibration = calibration_for(
-        settings.encoder,
-        encoder.dim,
-        given=settings.calibration,
-        required=profile.needs_calibration,
-    )
-    check_model(calibration, encoder)
-    return Guard(profile, calibration, secret=guard_secret(master, encoder.name))
-
-
-def guard_secret(master: bytes, model: str) -> bytes:
-    """Return the secret that everything about one guarded model is derived from: 32 bytes."""
-    return keys.derive(master, "guard", model)
-
-
-def make_operator(settings: Settings, stores: Stores, *, clock: Callable[[], float]) -> Operator:
-    """Build the operator's verbs for a data directory; no encoder is loaded.
-
-    Raises:
-        ConfigurationError: the data directory is damaged.
-    """
-    deployment = Deployment.load(settings.data_dir)
-    return Operator(stores.store, stores.keyring, deployment, clock=clock)
-
-
-def make_encoder(settings: Settings) -> Encoder:
-    """Load the encoder that is to be guarded.
-
-    Raises:
-        ConfigurationError: the SPEC is unknown or the encoder cannot be loaded.
-    """
-    key = settings.upstream_api_key
-    return load_encoder(
-        settings.encoder,
-        threads=settings.encoder_threads,
-        api_key=key.get_secret_value() if key else None,
-        timeout_s=settings.upstream_timeout_s,
-        concurrency=settings.upstream_concurrency,
-    )
 
 
 class Gateway:
@@ -118,22 +64,9 @@ class Gateway:
         metrics = Metrics()
         guard = make_guard(settings, master=stores.master, encoder=encoder)
         previous = Deployment.load(settings.data_dir)
-        turning = windows(settings.window, settings.carry_over)
-        since = previous.window_since if previous and previous.window is not None else 0.0
-        deployment = Deployment(
-            encoder.name,
-            encoder.dim,
-            settings.profile,
-            guard.fingerprint,
-            settings.encoder,
-            guard.calibration.knee,
-            settings.window,
-            settings.carry_over,
-            settings.key_version,
-            guard.profile.ceiling is not None,
-            0.0 if turning is None else since or turning.start(clock()),
-        )
-        self.service = Service(
+        deployment = describe(settings, guard, encoder, previous, now=clock())
+        self.spent = open_spent_store(settings.spent_url)
+        self.service = make_service(
             encoder,
             guard,
             stores.store,
@@ -143,9 +76,16 @@ class Gateway:
             shadow=settings.shadow,
             on_ledger_failure=settings.on_ledger_failure,
             key_version=settings.key_version,
-            windows=turning,
+            windows=windows(settings.window, settings.carry_over),
             window_since=deployment.window_since,
+            plans=settings.plans,
+            plan=settings.plan,
+            refuses=settings.refuse_at_ceiling,
+            spent=self.spent,
+            secret=stores.master,
+            rates={SHA_256: settings.hash_rate, SCRYPT: settings.scrypt_rate},
         )
+        self.desk = Desk(self.service)
         self.engine = Engine(self.service)
         self.keyring = stores.keyring
         self.store = stores.store
@@ -158,6 +98,7 @@ class Gateway:
         self.data_plane = DataPlane(
             self.engine,
             stores.keyring,
+            desk=self.desk,
             models=models,
             limits=limits,
             places=Places(
@@ -172,7 +113,7 @@ class Gateway:
         check_unchanged(previous, deployment, accepted=settings.accept_new_guard)
         deployment.save(settings.data_dir)
         token = settings.admin_token.get_secret_value() if settings.admin_token else None
-        self._operator = Operator(stores.store, stores.keyring, deployment, clock=clock)
+        self._operator = operator_of(settings, stores, deployment, clock=clock)
         self._operator.unite_pools()
         self._retention_days = settings.retention_days
         self._link_overlap = settings.link_overlap
@@ -210,7 +151,25 @@ class Gateway:
         if close is not None:
             await asyncio.to_thread(close)
         self._keeper.shutdown()
+        await asyncio.to_thread(self._flush)
+        await asyncio.to_thread(self.spent.close)
         await asyncio.to_thread(self.store.close)
+
+    def reload(self, settings: Settings) -> None:
+        """Take over the plans of settings that were read anew; nothing else of them.
+
+        Raises:
+            ConfigurationError: the default plan is not written.
+        """
+        self.service.admission.replace_plans(settings.plans, settings.plan)
+        _log.warning("plans.reloaded default=%s", settings.plan)
+
+    def _flush(self) -> None:
+        """Write down what was refused lately."""
+        try:
+            self.service.journal.flush()
+        except TollkeeperError as error:
+            _log.warning("journal.unwritten error=%s", error)
 
     async def _ready(self) -> None:
         """Raise unless the ledger can be read; cheap, because anyone may ask."""
@@ -225,12 +184,15 @@ class Gateway:
                 await loop.run_in_executor(self._keeper, self.keyring.refresh)
             except TollkeeperError as error:
                 _log.warning("ledger.unreadable error=%s", error)
+            await loop.run_in_executor(self._keeper, self._flush)
+            await asyncio.to_thread(self.desk.restock)
             await asyncio.sleep(STANDING_POLL_S)
 
     async def _tidy(self) -> None:
         """Delete old records and link tenants now and then; beside the watch, which may not wait."""
         for turn in itertools.count():
             try:
+                await asyncio.to_thread(self.desk.prune)
                 if self._retention_days is not None and turn % PRUNE_TURNS == 0:
                     await asyncio.to_thread(self._operator.prune, self._retention_days)
                 if self._link_overlap is not None:

@@ -7,41 +7,33 @@ future is done, so no embedding leaves before its coverage is durable.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from tollkeeper.encoders.base import Encoder
-from tollkeeper.errors import (
-    BudgetExhausted,
-    ConflictError,
-    LedgerError,
-    TollkeeperError,
-)
+from tollkeeper.errors import ConflictError, LedgerError, RefusalError, TollkeeperError
+from tollkeeper.gateway.admission import Admission, Admitted
 from tollkeeper.gateway.archive import Archive, Kept
 from tollkeeper.gateway.asks import Answer, Ask, Charge, Tally
 from tollkeeper.gateway.backlog import Piece
 from tollkeeper.gateway.embedder import Embedder
 from tollkeeper.gateway.heads import Head, Heads, failure
+from tollkeeper.gateway.journal import Journal
 from tollkeeper.gateway.metrics import Metrics
-from tollkeeper.gateway.policy import check_budget, check_ceiling
-from tollkeeper.gateway.wire import canonical
-from tollkeeper.guard import profiles
-from tollkeeper.guard.guard import Guard
+from tollkeeper.gateway.policy import action_of
 from tollkeeper.guard.windows import Windows
-from tollkeeper.ledger.base import Beside, GroupCommits, Ledger, Submission
-from tollkeeper.types import Embeddings, Record, Verdict
+from tollkeeper.ledger.base import Beside, GroupCommits, Ledger, Notes, Submission
+from tollkeeper.types import Account, Record
 
 MAX_ATTEMPTS = 10
 
 
-class ServiceLedger(Ledger, GroupCommits, Protocol):
+class ServiceLedger(Ledger, GroupCommits, Notes, Protocol):
     """What the service needs from a ledger."""
 
 
@@ -70,40 +62,19 @@ class _Work:
         return math.fsum(row.charge for row in rows), sum(row.inputs for row in rows)
 
 
-def identity(item: Any, key: bytes) -> bytes:
-    """Return what makes an input that input: a keyed hash, the same in every process."""
-    return hashlib.blake2b(canonical(item), key=key, digest_size=16).digest()
-
-
-class _Identities(Sequence[bytes]):
-    """Identities of inputs, computed only for inputs that get noise."""
-
-    def __init__(self, items: Sequence[Any], key: bytes) -> None:
-        self._items = items
-        self._key = key
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, index: Any) -> Any:
-        return identity(self._items[index], self._key)
-
-
 class Service:
     """Answers requests: embed, charge, reply."""
 
     def __init__(
         self,
         encoder: Encoder,
-        guard: Guard,
+        admission: Admission,
         ledger: ServiceLedger,
         *,
         clock: Callable[[], float],
-        rng: np.random.Generator,
         metrics: Metrics,
-        shadow: bool = False,
+        journal: Journal,
         on_ledger_failure: Literal["closed", "open"] = "closed",
-        key_version: int = 1,
         windows: Windows | None = None,
         window_since: float = 0.0,
     ) -> None:
@@ -111,36 +82,47 @@ class Service:
 
         Args:
             encoder: the clean encoder.
-            guard: decides what each answer looks like.
+            admission: decides what each answer looks like, and whether there is one.
             ledger: durable state.
             clock: seconds since the epoch, for records.
-            rng: source of fresh noise, for profiles that use it.
             metrics: instruments of this server.
-            shadow: decide and record, but answer with the clean embeddings.
+            journal: takes refusals.
             on_ledger_failure: `"closed"` refuses when the ledger fails; `"open"` answers
                 from the state in memory and counts a fallback.
-            key_version: version of the tenants' transform keys.
             windows: when pools forget; None never.
             window_since: start of the first window; see `Archive.first`.
         """
         self.encoder = encoder
         self.embedder = Embedder(encoder, metrics)
-        self.guard = guard
+        self.admission = admission
+        self.guard = guard = admission.guard
         self.ledger = ledger
         self.metrics = metrics
+        self.journal = journal
         self._clock = clock
-        self._rng = rng
-        self._shadow = shadow
-        # What clients get in shadow mode is what profile `none` gives them.
-        self._unguarded = (
-            Guard(profiles.NONE, guard.calibration, secret=bytes(32)) if shadow else None
-        )
         self._open = on_ledger_failure == "open"
-        self._key_version = key_version
         self._archive = Archive(guard.profile.layout, windows, guard.fingerprint, window_since)
         self._heads = Heads(ledger, self._archive, metrics, fail_open=self._open)
         self._lock = threading.Lock()
         self._turn = threading.Lock()
+
+    def exposure(self, account: Account) -> float:
+        """Return the coverage of an account's pool that its plan sees.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        if not self.guard.tracks:
+            return 0.0
+        entry = self.ledger.read(self._archive.key(account.pool))
+        kept = self._archive.load(entry.sketch, at=self._clock())
+        return self.guard.fraction(kept.sketch) - kept.relief
+
+    def refuse(self, account: Account, request_id: str, error: RefusalError) -> None:
+        """Write down a refusal that came before the engine."""
+        self.metrics.decisions.labels(action_of(error), "enforce").inc()
+        blank = self._blank(self._clock(), account, request_id)
+        self.journal.note(replace(blank, decision=action_of(error), reason=str(error)))
 
     # -- step 1 ------------------------------------------------------------------
 
@@ -202,6 +184,7 @@ class Service:
         except TollkeeperError as error:
             if isinstance(error, LedgerError):
                 self.metrics.fallbacks.labels("ledger", "closed").inc()
+            self._give_back(asks)
             return Charge(asks=asks, answers=[error] * len(asks))
         if charge.submission is None:
             # Refused, perhaps for a state that an operator has changed since.
@@ -209,83 +192,105 @@ class Service:
         return charge
 
     def _admit(self, work: _Work, asks: list[Ask], charge: Charge) -> None:
-        """Admit asks of one account and width in one guard call; updates `work` and `charge`."""
-        account, head = asks[0].account, work.head
-        items = [item for ask in asks for item in ask.inputs]
-        clean = _stack([ask.embeddings for ask in asks])
-        key = self.guard.tenant_key(account.tenant, version=self._key_version)
-        started = time.perf_counter()
-        verdict = self.guard.admit(
-            head.kept.sketch,
-            clean,
-            key=key,
-            rng=self._rng,
-            identities=_Identities(items, key),
-            dimensions=asks[0].dimensions,
-        )
-        self.metrics.guard_seconds.observe(time.perf_counter() - started)
-        if verdict.refused and len(asks) > 1:
-            for ask in asks:  # those that ask for nothing new are answered
-                self._admit(work, [ask], charge)
-            return
-        charge.asks.extend(asks)
+        """Decide about asks of one account and width together; updates `work` and `charge`."""
+        head = work.head
         try:
-            check_ceiling(refused=verdict.refused)
-            if verdict.charge:
-                check_budget(head.spent + verdict.charge, account.budget)
-        except BudgetExhausted as error:
+            admitted = self.admission.admit(head.kept, asks, spent=head.spent)
+        except RefusalError as error:
+            self._refused(work, asks[0], error)
+            charge.asks.extend(asks)
             charge.answers.extend([error] * len(asks))
             return
+        if admitted is None:
+            for ask in asks:
+                self._admit(work, [ask], charge)
+            return
+        verdict = admitted.verdict
+        charge.asks.extend(asks)
+        inputs = sum(len(ask.inputs) for ask in asks)
         noised = int(np.count_nonzero(verdict.noise_scale))
         charge.tallies.append(
-            Tally(asks[0].modality, len(items), verdict.charge, noised, verdict.coverage)
+            Tally(
+                asks[0].modality,
+                inputs,
+                verdict.charge,
+                noised,
+                verdict.coverage,
+                admitted.decision.action,
+                admitted.decision.paid_s,
+                admitted.enforced,
+            )
         )
-        head.kept = replace(head.kept, sketch=verdict.sketch)
+        head.kept = admitted.kept
         if self.guard.tracks and _linked(asks[0]):
-            self._mark_own(work, account.tenant, verdict)
-        outgoing = verdict.embeddings
-        if self._unguarded is not None:
-            outgoing = self._unguarded.admit(
-                self._unguarded.empty(),
-                clean,
-                key=key,
-                rng=self._rng,
-                dimensions=asks[0].dimensions,
-            ).embeddings
+            self._mark_own(work, asks[0].account.tenant, admitted)
         start = 0
         for ask in asks:
             rows = slice(start, start + len(ask.inputs))
-            charge.answers.append(Answer(outgoing[rows], ask.tokens))
-            self._record(work, ask, verdict, rows)
+            charge.answers.append(_answer(ask, admitted, rows))
+            self._record(work, ask, admitted, rows)
             start = rows.stop
 
-    def _mark_own(self, work: _Work, tenant: str, verdict: Verdict) -> None:
+    def _mark_own(self, work: _Work, tenant: str, admitted: Admitted) -> None:
         """Note what a linked tenant asked itself."""
         own = work.own.get(tenant)
         if own is None:
             own = work.own[tenant] = self._heads.take(self._archive.key(tenant), at=work.now)
-        sketch = self.guard.mark_places(own.kept.sketch, verdict.places)
-        own.kept = replace(own.kept, sketch=sketch)
+        before = own.kept
+        sketch = self.guard.mark_places(before.sketch, admitted.verdict.places)
+        relief = before.relief
+        if admitted.relief:
+            relief += self.guard.fraction(sketch) - self.guard.fraction(before.sketch)
+        own.kept = replace(before, sketch=sketch, relief=relief)
 
-    def _record(self, work: _Work, ask: Ask, verdict: Verdict, rows: slice) -> None:
-        scales = verdict.noise_scale[rows]
+    def _record(self, work: _Work, ask: Ask, admitted: Admitted, rows: slice) -> None:
+        verdict, decision = admitted.verdict, admitted.decision
         charged = float(verdict.opened[rows].sum())
         work.head.spent += charged
         work.records.append(
-            Record(
-                at=work.now,
-                tenant=ask.account.tenant,
-                key_id=ask.account.key_id,
-                request_id=ask.request_id,
-                model=self.encoder.name,
+            replace(
+                self._blank(work.now, ask.account, ask.request_id),
                 inputs=len(ask.inputs),
                 tokens=ask.tokens,
                 charge=charged,
                 coverage=verdict.coverage,
-                noise_scale=float(scales.max(initial=0.0)),
-                profile=self.guard.version,
-                shadow=self._shadow,
+                noise_scale=float(verdict.noise_scale[rows].max(initial=0.0)),
+                shadow=not admitted.enforced,
+                decision=decision.action,
+                reason=decision.reason,
+                paid_s=decision.paid_s,
             )
+        )
+
+    def _refused(self, work: _Work, ask: Ask, error: RefusalError) -> None:
+        """Tell the operator, not the client, why a request is not answered."""
+        kept = work.head.kept
+        coverage = self.guard.fraction(kept.sketch)
+        rung = self.admission.ladder(ask.account).rung(coverage - kept.relief)
+        self.metrics.decisions.labels(action_of(error), "enforce").inc()
+        self.journal.note(
+            replace(
+                self._blank(work.now, ask.account, ask.request_id),
+                coverage=coverage,
+                decision=action_of(error),
+                reason=f"{len(ask.inputs)} inputs, coverage {coverage:.3f}: {rung}",
+            )
+        )
+
+    def _blank(self, at: float, account: Account, request_id: str) -> Record:
+        """Return a record of a request that says nothing yet of what became of it."""
+        return Record(
+            at=at,
+            tenant=account.tenant,
+            key_id=account.key_id,
+            request_id=request_id,
+            model=self.encoder.name,
+            inputs=0,
+            tokens=0,
+            charge=0.0,
+            coverage=0.0,
+            noise_scale=0.0,
+            profile=self.guard.version,
         )
 
     def _submission(self, work: _Work) -> Submission:
@@ -326,6 +331,7 @@ class Service:
         attempts = min(ask.attempts for ask in charge.asks)
         if isinstance(failed, ConflictError) and attempts < MAX_ATTEMPTS:
             self.metrics.conflicts.inc()
+            self._give_back(charge.asks)
             for ask in charge.asks:
                 ask.attempts += 1
             return [], charge.asks
@@ -334,6 +340,7 @@ class Service:
         if self._open and not isinstance(failed, ConflictError):
             self._count(charge)
             return charge.answers, []
+        self._give_back(charge.asks)
         return [failed] * len(charge.asks), []
 
     def _count(self, charge: Charge) -> None:
@@ -342,6 +349,16 @@ class Service:
             self.metrics.charged.inc(tally.charged)
             self.metrics.noised.inc(tally.noised)
             self.metrics.coverage.observe(tally.coverage)
+            self.metrics.puzzle_seconds.inc(tally.paid_s)
+            mode = "enforce" if tally.enforced else "shadow"
+            self.metrics.decisions.labels(tally.decision, mode).inc()
+
+    def _give_back(self, asks: Sequence[Ask]) -> None:
+        """Give back what asks paid that are not answered, or are charged anew."""
+        try:
+            self.admission.refund(asks)
+        except LedgerError:
+            self.metrics.fallbacks.labels("spent", "lost").inc()
 
     def _forget(self, charge: Charge) -> None:
         """After a failed commit: what it would have stored is not the pool's state."""
@@ -385,9 +402,14 @@ def _alike(asks: Sequence[Ask]) -> Iterable[list[Ask]]:
     return groups.values()
 
 
-def _stack(parts: Sequence[Embeddings | None]) -> Embeddings:
-    filled = [part for part in parts if part is not None]
-    return filled[0] if len(filled) == 1 else np.concatenate(filled)
+def _answer(ask: Ask, admitted: Admitted, rows: slice) -> Answer:
+    paid = ask.proof is not None and admitted.decision.paid_s > 0
+    return Answer(
+        admitted.embeddings[rows],
+        ask.tokens,
+        receipt=ask.proof.id if paid and ask.proof is not None else None,
+        allowance=admitted.decision.allowance,
+    )
 
 
 def _linked(ask: Ask) -> bool:

@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.gateway.plans import GUARD, Plan
 
 PREFIX = "TOLLKEEPER_"
 MOST_DAYS = 3660.0
@@ -73,6 +74,11 @@ class Settings(BaseSettings):
     window: Annotated[Literal["month"] | float | None, BeforeValidator(_window)] = None
     carry_over: float = Field(default=0.75, ge=0, le=1)
     link_overlap: float | None = Field(default=None, gt=0, le=1)
+    plan: str = GUARD
+    plans: dict[str, Plan] = Field(default_factory=dict)
+    spent: str | None = Field(default=None, description="store of used proofs; default: data_dir")
+    hash_rate: float = Field(default=1_000_000.0, ge=1, allow_inf_nan=False)
+    scrypt_rate: float = Field(default=20.0, ge=0.01, allow_inf_nan=False)
     on_ledger_failure: Literal["closed", "open"] = "closed"
 
     master_key: SecretStr | None = Field(
@@ -104,6 +110,13 @@ class Settings(BaseSettings):
     def ledger_url(self) -> str:
         """The ledger's URL, with the default filled in."""
         return self.ledger or f"sqlite://{(self.data_dir / 'ledger.sqlite3').absolute()}"
+
+    @property
+    def spent_url(self) -> str:
+        """The URL of the store of used proofs, with the default filled in."""
+        in_memory = self.ledger is not None and self.ledger.startswith("memory:")
+        default = "memory://" if in_memory else str((self.data_dir / "spent.sqlite3").absolute())
+        return self.spent or default
 
     def redacted(self) -> dict[str, Any]:
         """Return the effective settings with secrets masked, ready for printing."""

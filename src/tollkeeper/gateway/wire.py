@@ -11,14 +11,18 @@ import binascii
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 import numpy as np
 
+from tollkeeper.challenge.protocol import PROOF_HEADER
 from tollkeeper.errors import (
     AuthenticationError,
     BudgetExhausted,
+    ChallengeRequired,
     ModelNotFoundError,
+    ProofError,
     RefusalError,
     RequestError,
     SuspendedError,
@@ -52,6 +56,11 @@ __all__ = [
 ]
 
 Headers = tuple[tuple[bytes, bytes], ...]
+
+PROOF = PROOF_HEADER.encode()
+NO_STORE = (b"cache-control", b"no-store")
+MOST_PREPAID = 10**9
+_NO_RETRY = (b"x-should-retry", b"false")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,14 +136,49 @@ def error_body(message: str, *, type: str, param: str | None, code: str | None) 
     )
 
 
+class _Prepayment(msgspec.Struct):
+    inputs: Annotated[int, msgspec.Meta(ge=1, le=MOST_PREPAID)]
+
+
+def parse_prepayment(body: bytes) -> int:
+    """Return how many new inputs a client wants to pay for ahead.
+
+    Raises:
+        RequestError: the body is not `{"inputs": <whole number from 1>}`.
+    """
+    try:
+        return msgspec.json.decode(body, type=_Prepayment).inputs
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise RequestError(
+            f'expected {{"inputs": <whole number from 1 to {MOST_PREPAID}>}}', param="inputs"
+        ) from error
+
+
+def prepayment_body(challenge: str | None, inputs: int) -> bytes:
+    """Write the answer to a prepayment."""
+    return msgspec.json.encode({"challenge": challenge, "inputs": inputs})
+
+
+def answer_headers(receipt: str | None, allowance: int | None) -> Headers:
+    """Return what an answer tells beside its body: what paid for it, what is left for free."""
+    headers: Headers = ()
+    if receipt is not None:
+        headers += ((b"tollkeeper-receipt", receipt.encode()),)
+    if allowance is not None:
+        headers += ((b"ratelimit", b'"allowance";r=%d' % allowance),)
+    return headers
+
+
 _INVALID = "invalid_request_error"
 _STATUSES: dict[type[BaseException], tuple[int, str, str]] = {
     RequestError: (400, _INVALID, "invalid_value"),
     ModelNotFoundError: (404, _INVALID, "model_not_found"),
+    ProofError: (400, _INVALID, "proof_malformed"),
     TooLargeError: (413, _INVALID, "request_too_large"),
     RefusalError: (403, "permission_error", "access_denied"),
     AuthenticationError: (401, _INVALID, "invalid_api_key"),
     SuspendedError: (403, "permission_error", "account_suspended"),
+    ChallengeRequired: (402, "payment_required", "challenge_required"),
     ThrottledError: (429, "rate_limit_error", "rate_limit_exceeded"),
     BudgetExhausted: (429, "insufficient_quota", "insufficient_quota"),
 }
@@ -159,6 +203,8 @@ def error_response(error: BaseException) -> ErrorReply:
     param = None
     if isinstance(error, RequestError):
         param, code = error.param, error.code or code
+    if isinstance(error, ChallengeRequired):
+        code = error.code
     body = error_body(str(error), type=kind, param=param, code=code)
     return ErrorReply(status, _headers(error), body)
 
@@ -169,7 +215,9 @@ def _headers(error: BaseException) -> Headers:
     if isinstance(error, ThrottledError):
         return ((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))),)
     if isinstance(error, BudgetExhausted):
-        return ((b"x-should-retry", b"false"),)  # else OpenAI's client tries twice more
+        return (_NO_RETRY,)  # else OpenAI's client tries twice more
+    if isinstance(error, ChallengeRequired):
+        return ((b"www-authenticate", error.challenge.encode()), NO_STORE, _NO_RETRY)
     return ()
 
 

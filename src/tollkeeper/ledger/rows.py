@@ -20,6 +20,7 @@ RecordRow: TypeAlias = tuple[
 TenantRow: TypeAlias = tuple[str, str, bool, float | None, float, str, str, str, str]
 KeyRow: TypeAlias = tuple[str, str, str, float, float | None]
 
+LARGEST_WHOLE = 2**53
 LARGEST_COUNT = 2**32
 """More inputs or tokens than one request can hold; totals stay far below 64 bits."""
 
@@ -54,6 +55,14 @@ def count(name: str, value: int) -> int:
     plain = int(value)
     if not 0 <= plain <= LARGEST_COUNT:
         raise LedgerError(f"{name} must be between 0 and {LARGEST_COUNT}, got {plain}")
+    return plain
+
+
+def whole(name: str, value: int) -> int:
+    """Return a plain int in [0, 2**53], which every store keeps exactly."""
+    plain = int(value)
+    if not 0 <= plain <= LARGEST_WHOLE:
+        raise LedgerError(f"{name} must be between 0 and {LARGEST_WHOLE}, got {plain}")
     return plain
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
 from tollkeeper.errors import ConfigurationError, LedgerError
-from tollkeeper.ledger.rows import count, number, text
+from tollkeeper.ledger.rows import number, text, whole
 from tollkeeper.ledger.schema import Layout, connect, explained, prepare, verify
 
 MOST_NAMES: Final = 1_000_000
@@ -133,7 +133,7 @@ class MemorySpent:
 
     def refund(self, name: str, amount: int) -> None:
         """Give back; never below 0."""
-        name, amount = text("name", name), count("amount", amount)
+        name, amount = text("name", name), whole("amount", amount)
         with self._open():
             if name in self._names:
                 before, until = self._names[name]
@@ -208,7 +208,7 @@ class SqliteSpent:
 
     def refund(self, name: str, amount: int) -> None:
         """Give back; never below 0."""
-        row = (count("amount", amount), text("name", name))
+        row = (whole("amount", amount), text("name", name))
         with self._open() as connection:
             connection.execute("UPDATE spent SET amount = max(amount - ?, 0) WHERE name = ?", row)
 
@@ -249,8 +249,8 @@ def spending(name: str, amount: int, *, limit: int, expires: float) -> dict[str,
     """Return what is to be spent as plain values; raises LedgerError naming a bad one."""
     return {
         "name": text("name", name),
-        "amount": count("amount", amount),
-        "limit": count("limit", limit),
+        "amount": whole("amount", amount),
+        "limit": whole("limit", limit),
         "expires": number("expires", expires),
     }
 

@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from tollkeeper.errors import ConfigurationError, LedgerError
-from tollkeeper.ledger.rows import count, number, text
+from tollkeeper.ledger.rows import number, text, whole
 from tollkeeper.ledger.spent import spending
 
 PREFIX: Final = "tollkeeper:spent:"
@@ -93,7 +93,7 @@ class RedisSpent:
 
     def refund(self, name: str, amount: int) -> None:
         """Give back; never below 0."""
-        amount = count("amount", amount)
+        amount = whole("amount", amount)
         with self._explained():
             self._refund([_key(name)], [amount])
 
@@ -133,9 +133,9 @@ def _advice(error: Exception) -> str:
         return "refuses this user; correct name and password in the URL"
     if isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError)):
         return "does not answer; start it, or correct the URL"
-    # By their text: before version 7 errors in a script have no type of their own.
-    if "OOM" in str(error):
+    # By their text too: before version 7 errors in a script have no type of their own.
+    if isinstance(error, exceptions.OutOfMemoryError) or "OOM" in str(error):
         return "is full; give it more memory"
-    if "READONLY" in str(error):
+    if isinstance(error, exceptions.ReadOnlyError) or "READONLY" in str(error):
         return "is a replica; name its primary in the URL"
     return "cannot do it; look into its log and at who else writes its keys"

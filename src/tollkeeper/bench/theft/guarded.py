@@ -12,9 +12,9 @@ from typing import Self
 import numpy as np
 
 from tollkeeper.encoders.base import Encoder
+from tollkeeper.gateway.assembly import make_service
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.pools import pool_key
-from tollkeeper.gateway.service import Service
 from tollkeeper.gateway.view import View
 from tollkeeper.guard.calibration import Calibration
 from tollkeeper.guard.guard import Guard
@@ -62,7 +62,7 @@ class GuardedVictim:
         self.calibration = calibration
         self._guard = Guard(profile, calibration, secret=secret)
         self._ledger = MemoryLedger()
-        self._service = Service(
+        self._service = make_service(
             encoder, self._guard, self._ledger, clock=clock, rng=rng, metrics=Metrics()
         )
 

@@ -1,0 +1,242 @@
+"""Where the guard and policy meet: what leaves for one account's requests, and why."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tollkeeper.errors import RefusalError
+from tollkeeper.gateway.archive import Kept
+from tollkeeper.gateway.asks import Ask
+from tollkeeper.gateway.booth import Booth
+from tollkeeper.gateway.grants import Grants
+from tollkeeper.gateway.metrics import Metrics
+from tollkeeper.gateway.plans import Ladder, Plan, Plans
+from tollkeeper.gateway.policy import Case, Decision, Policy
+from tollkeeper.gateway.wire import canonical
+from tollkeeper.guard import profiles
+from tollkeeper.guard.guard import Guard, Terms
+from tollkeeper.ledger.spent import SpentStore
+from tollkeeper.types import Account, Embeddings, Verdict
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Admitted:
+    """Requests of one account that are answered.
+
+    Attributes:
+        verdict: the guard's.
+        embeddings: (n, d') what leaves.
+        kept: the pool's state afterwards.
+        decision: policy's.
+        relief: coverage that a grant paid for just now.
+        enforced: whether decisions about the account are carried out.
+    """
+
+    verdict: Verdict
+    embeddings: Embeddings
+    kept: Kept
+    decision: Decision
+    relief: float
+    enforced: bool
+
+
+class Admission:
+    """Asks the guard, then policy."""
+
+    def __init__(
+        self,
+        guard: Guard,
+        policy: Policy,
+        *,
+        booth: Booth,
+        plans: Plans,
+        grants: Grants,
+        spent: SpentStore,
+        clock: Callable[[], float],
+        rng: np.random.Generator,
+        metrics: Metrics,
+        shadow: bool,
+        key_version: int,
+    ) -> None:
+        """Hold the parts.
+
+        Args:
+            guard: prices what an answer reveals.
+            policy: decides whether there is one.
+            booth: takes tolls.
+            plans: what accounts meet; may be replaced while serving.
+            grants: reads grants.
+            spent: what of grants is used up.
+            clock: seconds since the epoch.
+            rng: source of fresh noise, for profiles that use it.
+            metrics: instruments of this server.
+            shadow: nothing is enforced for anyone.
+            key_version: version of the tenants' transform keys.
+        """
+        self.guard = guard
+        self.booth = booth
+        self.plans = plans
+        self._policy = policy
+        self._grants = grants
+        self._spent = spent
+        self._clock = clock
+        self._rng = rng
+        self._metrics = metrics
+        self._shadow = shadow
+        self._key_version = key_version
+        # What clients get in shadow mode is what profile `none` gives them.
+        self._unguarded = Guard(profiles.NONE, guard.calibration, secret=bytes(32))
+
+    def replace_plans(self, written: Mapping[str, Plan], default: str) -> None:
+        """Let other plans hold from the next request on.
+
+        Raises:
+            ConfigurationError: the default is not written.
+        """
+        self.plans = Plans(written, default, self.plans.scale)
+
+    def ladder(self, account: Account) -> Ladder:
+        """Return the ladder of an account."""
+        return self.plans.of(account.plan)
+
+    def enforces(self, account: Account) -> bool:
+        """Return whether decisions about an account are carried out."""
+        mode = self.plans.mode(account.tenant, account.plan, account.mode)
+        return mode == "enforce" and not self._shadow
+
+    def admit(self, kept: Kept, asks: Sequence[Ask], *, spent: float) -> Admitted | None:
+        """Decide about requests of one account and width, together if that is the same.
+
+        Args:
+            kept: the pool's state; not changed.
+            asks: embedded, at least one.
+            spent: inputs charged to the pool so far.
+
+        Returns:
+            What leaves; None if the requests have to be decided one by one.
+
+        Raises:
+            RefusalError: the only request is not answered, and nothing was marked.
+        """
+        account = asks[0].account
+        case = Case(account, self.ladder(account), self.enforces(account), kept.relief)
+        case, verdict = self._judge(case, kept, asks)
+        if len(asks) > 1 and (verdict.refused or self._policy.is_steep(case, verdict)):
+            self.refund(asks)
+            return None
+        try:
+            decision = self._policy.decide(case, asks[0], verdict, spent=spent)
+        except RefusalError:
+            self.refund(asks)
+            raise
+        relief = verdict.coverage - verdict.before if case.grant is not None else 0.0
+        after = replace(kept, sketch=verdict.sketch, relief=kept.relief + relief)
+        outgoing = verdict.embeddings if case.enforced else self._unguarded_answer(asks)
+        return Admitted(verdict, outgoing, after, decision, relief, case.enforced)
+
+    def refund(self, asks: Sequence[Ask]) -> None:
+        """Give back what requests used up that are not answered, or are decided anew.
+
+        Raises:
+            LedgerError: the store of what is spent failed.
+        """
+        for ask in asks:
+            while ask.spendings:
+                self._spent.refund(*ask.spendings.pop())
+
+    def prune(self, kept_s: float) -> None:
+        """Forget what expired so many seconds ago.
+
+        Raises:
+            LedgerError: the store of what is spent failed.
+        """
+        self._spent.prune(self._clock() - kept_s)
+
+    def _judge(self, case: Case, kept: Kept, asks: Sequence[Ask]) -> tuple[Case, Verdict]:
+        """Price requests under a grant, if there is one that covers them, else under the plan.
+
+        All inputs of a request are counted, or one new input would fetch clean answers to any
+        number of old ones; and a request without a new one needs no grant.
+        """
+        grant = self._grants.read(case.account.grant, tenant=case.account.tenant)
+        now = self._clock()
+        if grant is not None and case.enforced and grant.since <= now < grant.until:
+            granted = replace(case, grant=grant)
+            verdict = self._verdict(granted, kept, asks)
+            amount = sum(len(ask.inputs) for ask in asks)
+            if verdict.charge and self._spent.spend(
+                grant.account, amount, limit=grant.inputs, expires=grant.until
+            ):
+                asks[0].spendings.append((grant.account, amount))
+                return granted, verdict
+        return case, self._verdict(case, kept, asks)
+
+    def _verdict(self, case: Case, kept: Kept, asks: Sequence[Ask]) -> Verdict:
+        key = self.guard.tenant_key(case.account.tenant, version=self._key_version)
+        items = [item for ask in asks for item in ask.inputs]
+        started = time.perf_counter()
+        verdict = self.guard.admit(
+            kept.sketch,
+            _stack([ask.embeddings for ask in asks]),
+            key=key,
+            rng=self._rng,
+            identities=Identities(items, key),
+            dimensions=asks[0].dimensions,
+            terms=_terms(case),
+        )
+        self._metrics.guard_seconds.observe(time.perf_counter() - started)
+        return verdict
+
+    def _unguarded_answer(self, asks: Sequence[Ask]) -> Embeddings:
+        """Return what clients get where nothing is enforced."""
+        return self._unguarded.admit(
+            self._unguarded.empty(),
+            _stack([ask.embeddings for ask in asks]),
+            key=bytes(32),
+            rng=self._rng,
+            dimensions=asks[0].dimensions,
+        ).embeddings
+
+
+def identity(item: Any, key: bytes) -> bytes:
+    """Return what makes an input that input: a keyed hash, the same in every process."""
+    return hashlib.blake2b(canonical(item), key=key, digest_size=16).digest()
+
+
+class Identities(Sequence[bytes]):
+    """Identities of inputs, computed only for inputs that get noise."""
+
+    def __init__(self, items: Sequence[Any], key: bytes) -> None:
+        """Identify `items` for the tenant whose key it is."""
+        self._items = items
+        self._key = key
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return identity(self._items[index], self._key)
+
+
+def _terms(case: Case) -> Terms:
+    """Return what the guard has to leave out of the account's price.
+
+    In shadow everyone is answered, so everything must be charged and recorded.
+    """
+    if case.grant is not None:
+        return Terms(forgiven=1.0, ceiling=None)
+    ceiling = case.ladder.refuses_at if case.enforced else None
+    if ceiling is not None:
+        ceiling += case.relief
+    return Terms(forgiven=case.ladder.forgiven + case.relief, ceiling=ceiling)
+
+
+def _stack(parts: Sequence[Embeddings | None]) -> Embeddings:
+    filled = [part for part in parts if part is not None]
+    return filled[0] if len(filled) == 1 else np.concatenate(filled)

@@ -1,0 +1,96 @@
+"""What the edge asks of tolls before a request reaches the engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from tollkeeper.challenge.protocol import Proof
+from tollkeeper.errors import RefusalError
+from tollkeeper.gateway.policy import check_standing
+from tollkeeper.gateway.service import Service
+from tollkeeper.types import Account
+
+KEPT_S: Final = 3600.0
+"""How long used proofs are remembered after they expired, for clocks that jump."""
+
+RESTOCKED: Final = 1
+"""Scrypt puzzles made at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """A proof that came with a request.
+
+    Attributes:
+        proof: if it holds.
+        fault: if not, and a new challenge settles that, why.
+    """
+
+    proof: Proof | None = None
+    fault: str = ""
+
+
+class Desk:
+    """Answers for one service; any thread may ask."""
+
+    def __init__(self, service: Service) -> None:
+        """Look after the tolls of `service`."""
+        self._service = service
+
+    def check(self, account: Account, request_id: str) -> None:
+        """Refuse what needs neither body nor encoder, and write it down.
+
+        Raises:
+            SuspendedError: the tenant is suspended.
+            ThrottledError: it leaves too many challenges unsolved.
+        """
+        admission = self._service.admission
+        try:
+            check_standing(account)
+            if admission.enforces(account):
+                admission.booth.check_patience(account.tenant, admission.ladder(account))
+        except RefusalError as error:
+            self._service.refuse(account, request_id, error)
+            raise
+
+    def verify(self, token: str, account: Account, body: bytes) -> Paid:
+        """Check the proof of a request; nothing is taken yet.
+
+        Raises:
+            ProofError: it can never hold.
+        """
+        admission = self._service.admission
+        found = admission.booth.verify(
+            token, tenant=account.tenant, ladder=admission.ladder(account), body=body
+        )
+        return Paid(fault=found) if isinstance(found, str) else Paid(found)
+
+    def prepay(self, account: Account, inputs: int) -> str | None:
+        """Return the challenge of a pass for so many new inputs; None if nothing is to pay.
+
+        Raises:
+            RequestError: more than a pass can be for.
+            ThrottledError: too many challenges are unsolved.
+            LedgerError: the ledger cannot be read.
+        """
+        admission = self._service.admission
+        ladder = admission.ladder(account)
+        if not (ladder.charges and admission.enforces(account)):
+            return None
+        price = max(ladder.seconds(self._service.exposure(account)), ladder.plan.first_seconds)
+        return admission.booth.prepay(account.tenant, inputs, ladder, price).header()
+
+    def restock(self) -> None:
+        """Make a scrypt puzzle ahead, if any plan asks for them."""
+        admission = self._service.admission
+        if admission.plans.uses_scrypt:
+            admission.booth.restock(RESTOCKED)
+
+    def prune(self) -> None:
+        """Forget used proofs that nobody can use any more.
+
+        Raises:
+            LedgerError: the store failed.
+        """
+        self._service.admission.prune(KEPT_S)
