@@ -45,7 +45,7 @@ def refuse(reply: Reply, *, secret: str | None) -> NoReturn:
         raise AuthenticationError(f"the target does not take the API key: {words}")
     if reply.status == 402:
         raise RefusalError(
-            f"the target asks for proof of work: {words}; allow that with --solve SECONDS, or a "
+            f"the target asks for proof of work: {words.rstrip('.')}; allow that with --solve SECONDS, or a "
             "solver"
         )
     if reply.status == 403:
