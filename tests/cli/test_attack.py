@@ -282,6 +282,29 @@ def test_budgets_of_the_target_and_of_the_user_end_in_partial_rows(
 
 
 @pytest.mark.torch
+def test_challenges_are_paid_when_that_is_allowed(
+    steal: Any, start_gateway: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --solve the attack ends at a challenge, in one line; with it the report has the seconds."""
+    plan = {"challenge": 0.0, "first_seconds": 0.001, "last_seconds": 0.001}
+    plans = {"pays": {**plan, "noise": None, "refuse": None}}
+    gateway = start_gateway(HashEncoder(16), plans=plans, plan="pays")
+    monkeypatch.setenv("TOLLKEEPER_TARGET_KEY", gateway.key)
+    words = ("--seeds", "1", "--reference", TOY)
+    refused = steal(*words, budget="20,300", target=gateway.url)
+    assert "the target asks for proof of work: " in refused.err
+    assert "; allow that with --solve SECONDS" in refused.err
+    assert len(refused.err.splitlines()) == 1
+    done = steal(*words, "--solve", "60", budget="20,300", target=gateway.url)
+    assert (done.status, done.err) == (0, "")
+    spend = result(tmp_path)["spend"]
+    assert spend["challenges"] > 0
+    assert 0 < spend["puzzle_seconds"] < 60
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert f"{spend['challenges']:,}, of {spend['puzzle_seconds']:,.1f} s computing" in report
+
+
+@pytest.mark.torch
 def test_bad_input_is_one_line(steal: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever cannot be run ends with status 2, one line, and nothing on stdout."""
     (tmp_path / "empty").touch()
@@ -306,6 +329,8 @@ def test_bad_input_is_one_line(steal: Any, tmp_path: Path, monkeypatch: pytest.M
         (("--fail-on", "fidelty@50>0"), {}, "no metric 'fidelty'"),
         (("--fail-on", "fidelity@60>0"), {}, "60, which is not run"),
         (("--max-money", "3"), {}, "not a URL"),
+        (("--solve", "3"), {}, "not a URL"),
+        (("--solve", "-1"), {"target": url}, "at least 0, got puzzle_seconds=-1"),
         (("--accounts", "1"), {"name": "sybil-trunk"}, "at least 2 accounts, got 1"),
         (("--profile", "cheapest"), {"target": url}, "not an encoder of this process"),
         (("--api-key-file", tmp_path / "missing"), {"target": url}, "cannot read API keys"),

@@ -115,7 +115,7 @@ def test_a_plain_no_is_taken(
 @pytest.mark.parametrize(
     ("status", "kind", "words"),
     [
-        (402, RefusalError, "proof of work, which this client does not solve yet"),
+        (402, RefusalError, "proof of work: .*; allow that with --solve SECONDS"),
         (401, AuthenticationError, "API key"),
         (403, RefusalError, "refuses this account"),
         (302, EncoderError, "answered 302"),

@@ -32,7 +32,7 @@ def reply(status: int, words: str = "") -> Reply:
         (400, InputError, "refused an input"),
         (422, InputError, "refused an input"),
         (401, AuthenticationError, "does not take the API key"),
-        (402, RefusalError, "asks for proof of work, which this client does not solve yet"),
+        (402, RefusalError, "asks for proof of work: .*allow that with --solve SECONDS"),
         (403, RefusalError, "refuses this account"),
         (404, ModelNotFoundError, "does not serve the model"),
         (413, TooLargeError, "too large"),

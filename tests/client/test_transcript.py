@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -163,7 +164,7 @@ def test_what_is_no_transcript_is_refused_and_left_alone(tmp_path: Path, kind: s
         if kind == "newer":
             Transcript(path).close()
         with sqlite3.connect(path) as other:
-            other.execute("PRAGMA user_version = 2" if kind == "newer" else "CREATE TABLE t (x)")
+            other.execute("PRAGMA user_version = 3" if kind == "newer" else "CREATE TABLE t (x)")
         other.close()
     before = path.read_bytes() if path.is_file() else None
     with pytest.raises(ConfigurationError, match=r"name a(nother)? file") as caught:
@@ -195,3 +196,21 @@ def test_digests_are_equal_for_equal_inputs_only() -> None:
     assert digest(np.array([97, 98], np.int32), "tokens") == digest((97, 98), "tokens")
     strided = np.zeros((4, 8, 3), np.uint8)[:, ::2]
     assert digest(strided, "image") == digest(np.zeros((4, 4, 3), np.uint8), "image")
+
+
+def test_a_file_of_version_1_is_brought_up_to_date(transcript: Transcript, path: Path) -> None:
+    """What it holds is kept, nothing in it was paid for with work, and later calls may be."""
+    transcript.end(transcript.begin(CALL), GOOD, [answer(b"a", 0, 1)])
+    before = transcript.spend()
+    transcript._file.execute("ALTER TABLE calls DROP COLUMN puzzle_s")
+    transcript._file.execute("PRAGMA user_version = 1")
+    transcript.close()
+    for _ in range(2):
+        again = Transcript(path)
+        assert again.find(b"a", 0) is not None
+        assert again.spend() == before
+        again.close()
+    again = Transcript(path)
+    again.begin(replace(CALL, puzzle_s=2.5))
+    assert (again.spend().challenges, again.spend().puzzle_seconds) == (1, 2.5)
+    again.close()

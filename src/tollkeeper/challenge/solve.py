@@ -22,14 +22,37 @@ def solve(puzzle: Puzzle, *, tried: Callable[[int], None] | None = None) -> str:
     return "-".join(_search(puzzle, part, tried) for part in range(puzzle.searches))
 
 
-def _search(puzzle: Puzzle, part: int, tried: Callable[[int], None] | None) -> str:
-    start, end = 0, puzzle.counters
-    while start < end:
-        stop = min(start + puzzle.chunk, end)
-        found = puzzle.search(part, start, stop)
+def sweep(
+    puzzle: Puzzle, part: int, start: int, stop: int, tried: Callable[[int], None] | None = None
+) -> str | None:
+    """Return the solution of search `part` among counters [start, stop), or None.
+
+    Args:
+        puzzle: what to solve.
+        part: from 0.
+        start: first counter.
+        stop: after the last one.
+        tried: as for `solve`.
+    """
+    for first in range(start, stop, puzzle.chunk):
+        last = min(first + puzzle.chunk, stop)
+        found = puzzle.search(part, first, last)
+        if found is not None and puzzle.chunk > 1:
+            last = int(found) + 1  # of a cheap search, the solution is the counter
         if tried is not None:
-            tried(stop - start)
+            tried(last - first)
         if found is not None:
             return found
-        start = stop
-    raise ProofError("this puzzle has no solution; ask for a new challenge", code="proof_unsolved")
+    return None
+
+
+def no_solution() -> ProofError:
+    """Return the error of a puzzle whose counters were all tried."""
+    return ProofError("this puzzle has no solution; ask for a new challenge", code="proof_unsolved")
+
+
+def _search(puzzle: Puzzle, part: int, tried: Callable[[int], None] | None) -> str:
+    found = sweep(puzzle, part, 0, puzzle.counters, tried)
+    if found is None:
+        raise no_solution()
+    return found

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tollkeeper import __version__
-from tollkeeper.cli import attack, calibration, demo, lab, operate, serve
+from tollkeeper.cli import attack, calibration, demo, lab, operate, serve, solve
 from tollkeeper.cli.output import fail
 from tollkeeper.errors import TollkeeperError
 
@@ -34,6 +34,7 @@ app.command("embed")(lab.embed)
 app.add_typer(attack.attack, name="attack")
 app.add_typer(lab.bench, name="bench")
 app.command("demo")(demo.demo)
+app.command("solve")(solve.solve)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback signature

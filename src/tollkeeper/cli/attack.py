@@ -92,6 +92,12 @@ def run_attack(
     ] = None,
     max_money: Annotated[float | None, typer.Option(help="Cap for a URL; needs --price.")] = None,
     max_seconds: Annotated[float | None, typer.Option(help="Cap for a URL, spent asking.")] = None,
+    solve: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", help="Solve a URL's challenges for so long in all; default: none."
+        ),
+    ] = None,
     concurrency: Annotated[
         int | None, typer.Option(min=1, help="Requests to a URL at once; default 4.")
     ] = None,
@@ -122,6 +128,7 @@ def run_attack(
         "--api-key-file": api_key_file,
         "--max-money": max_money,
         "--max-seconds": max_seconds,
+        "--solve": solve,
         "--concurrency": concurrency,
     }
     of_encoders = {"--profile": profile, "--accounts": accounts}
@@ -145,7 +152,7 @@ def run_attack(
         profile=profile,
         accounts=accounts or 1,
         keys=keys,
-        caps=Caps(money=max_money, seconds=max_seconds),
+        caps=Caps(money=max_money, seconds=max_seconds, puzzle_seconds=solve),
         concurrency=concurrency or 4,
         data=data,
         date=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,4 +1,4 @@
-"""A progress bar on stderr for attacks; none where stderr is no terminal."""
+"""Progress bars on stderr; none where stderr is no terminal."""
 
 from __future__ import annotations
 
@@ -43,3 +43,31 @@ def bar() -> Iterator[Told]:
             all_.update(task, completed=step.done, total=step.total, loss=loss)
 
         yield told
+
+
+@contextmanager
+def counting(what: str, *, total: int) -> Iterator[Callable[[int, int], None]]:
+    """Show how far something has come whose length is known on average only.
+
+    Args:
+        what: is being done.
+        total: steps it takes on average.
+
+    Yields:
+        The callback that moves the bar: steps done, and steps expected.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:,} of about {task.fields[expected]:,}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as all_:
+        task = all_.add_task(what, total=total, expected=total)
+        yield lambda done, expected: all_.update(task, completed=done, expected=expected)

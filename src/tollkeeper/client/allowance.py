@@ -48,6 +48,8 @@ class Spend:
         seconds: from asking to the last answer, waits included.
         retries: calls that repeat one that had failed.
         throttled_seconds: seconds by which failures and `Retry-After` put off the next call.
+        challenges: proofs of work that were solved.
+        puzzle_seconds: of computing them, summed over processes.
     """
 
     calls: int = 0
@@ -58,6 +60,8 @@ class Spend:
     seconds: float = 0.0
     retries: int = 0
     throttled_seconds: float = 0.0
+    challenges: int = 0
+    puzzle_seconds: float = 0.0
 
     def __add__(self, other: Spend) -> Spend:
         """Add field by field."""
@@ -78,6 +82,7 @@ class Caps:
         calls: requests for embeddings, retries too.
         money: in the currency of the tariff.
         seconds: spent asking.
+        puzzle_seconds: of computing proofs; a challenge is not begun that is expected to go over.
     """
 
     distinct: int | None = None
@@ -85,6 +90,7 @@ class Caps:
     calls: int | None = None
     money: float | None = None
     seconds: float | None = None
+    puzzle_seconds: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what is no limit.
@@ -128,6 +134,7 @@ _CAPPED = {
     "calls": "calls",
     "money": "in money",
     "seconds": "seconds",
+    "puzzle_seconds": "seconds of proofs of work",
 }
 
 NOTHING = Tariff()

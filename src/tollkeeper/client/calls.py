@@ -5,14 +5,19 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx2
 
 from tollkeeper.client.allowance import Allowance, Spend
+from tollkeeper.client.offers import offered
 from tollkeeper.client.pace import Pace
+from tollkeeper.client.paying import MOST_CHALLENGES
 from tollkeeper.client.refusals import LOST, give_up, refuse
+from tollkeeper.client.solver import Solver
+from tollkeeper.client.tolls import Paid, pay
 from tollkeeper.client.transcript import Answered, Call, Outcome, Transcript
 from tollkeeper.encoders.inputs import estimate_tokens
 from tollkeeper.encoders.upstream_ask import Asker, jsonable
@@ -56,6 +61,7 @@ class Line:
         allowance: what may be spent.
         pace: how fast.
         transcript: where it is written down.
+        solver: pays challenges; None pays none.
         clock: monotonic seconds.
         now: seconds since the epoch, for the record.
     """
@@ -70,8 +76,24 @@ class Line:
     allowance: Allowance
     pace: Pace
     transcript: Transcript
+    solver: Solver | None
     clock: Callable[[], float]
     now: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Why a call is sent again.
+
+    Attributes:
+        retry: how many times it had failed; 0 if it had not.
+        throttled_s: seconds by which the failure put it off.
+        paid: proof to send with it.
+    """
+
+    retry: int = 0
+    throttled_s: float = 0.0
+    paid: Paid | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +158,7 @@ class Round:
 
         Raises:
             BudgetExhausted: a cap is reached.
-            RequestError: the target refused an input.
+            RequestError: the target refused an input, or set a puzzle that has no solution.
             RefusalError: the target refuses this account.
             EncoderError: the target failed or answered garbage.
             LedgerError: the transcript cannot be written.
@@ -155,9 +177,10 @@ class Round:
         """Send a body until it is answered, or refused for good."""
         line = self._line
         throttled_s = 0.0
+        paid: Paid | None = None
         for retry in range(line.retries + 1):
-            with line.pace.turn(self._may_wait):
-                sent = self._try(payload, asks, retry=retry, throttled_s=throttled_s)
+            again = Again(retry, throttled_s, paid)
+            sent, paid = self._send_paid(payload, asks, again)
             if sent.status != LOST and not is_passing(sent.status):
                 return sent
             wait_s = asked_wait(sent.headers, default=backoff(retry))
@@ -166,17 +189,37 @@ class Round:
             throttled_s = line.pace.hold_back(wait_s)
         raise AssertionError("the last try returns or raises")
 
-    def _try(self, payload: bytes, asks: Sequence[Ask], *, retry: int, throttled_s: float) -> Sent:
+    def _send_paid(
+        self, payload: bytes, asks: Sequence[Ask], again: Again
+    ) -> tuple[Sent, Paid | None]:
+        """Send a body until it is not challenged; return the proof too, for a further try."""
+        line = self._line
+        for turn in range(MOST_CHALLENGES + 1):
+            with line.pace.turn(self._may_wait):
+                sent = self._try(payload, asks, again)
+            wanted = sent.status == 402 and line.solver is not None and turn < MOST_CHALLENGES
+            offer = offered(sent.headers.get("www-authenticate", "")) if wanted else None
+            if line.solver is None or offer is None:
+                break
+            try:
+                paid = pay(offer, solver=line.solver, allowance=line.allowance, stop=self._stop)
+            except CancelledError:
+                raise Stopped from None
+            again = Again(paid=paid)
+        return sent, None if again.paid is None else replace(again.paid, seconds=None)
+
+    def _try(self, payload: bytes, asks: Sequence[Ask], again: Again) -> Sent:
         """Send a body once; a lost connection is a reply of status `LOST`."""
         line = self._line
-        call = self._open(asks, retry, throttled_s)
+        proof = {} if again.paid is None else again.paid.headers()
+        call = self._open(asks, again)
         try:
             reply = request(
                 line.client,
                 "POST",
                 line.url,
                 content=payload,
-                headers=line.headers,
+                headers=line.headers | proof,
                 timeout_s=line.timeout_s,
                 limit=answer_limit(len(asks)),
                 clock=line.clock,
@@ -194,7 +237,7 @@ class Round:
             self._settle(call, reply.status)
         return Sent(reply.status, reply.headers, reply.content, call)
 
-    def _open(self, asks: Sequence[Ask], retry: int, throttled_s: float) -> Open:
+    def _open(self, asks: Sequence[Ask], again: Again) -> Open:
         """Have a call allowed and written down."""
         line = self._line
         distinct = sum(ask.turn == 0 for ask in asks)
@@ -202,10 +245,10 @@ class Round:
         held = Spend(calls=1, distinct=distinct, repeats=len(asks) - distinct, money=money)
         line.allowance.hold(held)
         digest = hashlib.blake2b(b"".join(ask.digest for ask in asks), digest_size=16).digest()
-        number = line.transcript.begin(
-            Call(line.now(), len(asks), digest, retry, throttled_s, money)
-        )
-        spent = Spend(calls=1, retries=int(retry > 0), throttled_seconds=throttled_s)
+        puzzle_s = None if again.paid is None else again.paid.seconds
+        noted = (again.retry, again.throttled_s, money, puzzle_s)
+        number = line.transcript.begin(Call(line.now(), len(asks), digest, *noted))
+        spent = Spend(calls=1, retries=int(again.retry > 0), throttled_seconds=again.throttled_s)
         return Open(number, held, spent, line.clock())
 
     def _keep(self, sent: Sent, asks: Sequence[Ask]) -> Embeddings:

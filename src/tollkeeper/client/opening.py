@@ -15,6 +15,7 @@ from tollkeeper.client.allowance import Allowance
 from tollkeeper.client.calls import Line
 from tollkeeper.client.pace import Pace
 from tollkeeper.client.refusals import refuse
+from tollkeeper.client.solver import Solver
 from tollkeeper.client.target import Target
 from tollkeeper.client.transcript import Transcript
 from tollkeeper.encoders.upstream_http import base_address, bearer, request
@@ -48,6 +49,7 @@ def open_target(
     max_wait_s: float = 120.0,
     timeout_s: float = 60.0,
     client: httpx2.Client | None = None,
+    solver: Solver | None = None,
     clock: Callable[[], float] = time.monotonic,
     now: Callable[[], float] = time.time,
 ) -> Target:
@@ -73,6 +75,8 @@ def open_target(
             that asks for more is not asked again.
         timeout_s: seconds that one call may take, body included.
         client: HTTP client to use instead of an own one; its owner closes it.
+        solver: pays challenges, within the allowance; its owner closes it. None pays none, and
+            a challenge is a refusal.
         clock: monotonic seconds.
         now: seconds since the epoch, for the transcript.
 
@@ -101,6 +105,7 @@ def open_target(
             allowance=allowance or Allowance(),
             pace=pace,
             transcript=owned.enter_context(_transcript(transcript, base, account)),
+            solver=solver,
             clock=clock,
             now=now,
         )

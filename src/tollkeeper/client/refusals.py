@@ -45,7 +45,8 @@ def refuse(reply: Reply, *, secret: str | None) -> NoReturn:
         raise AuthenticationError(f"the target does not take the API key: {words}")
     if reply.status == 402:
         raise RefusalError(
-            f"the target asks for proof of work, which this client does not solve yet: {words}"
+            f"the target asks for proof of work: {words.rstrip('.')}; allow that with --solve SECONDS, or a "
+            "solver"
         )
     if reply.status == 403:
         raise RefusalError(f"the target refuses this account: {words}")

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,18 +25,28 @@ from tollkeeper.errors import ConfigurationError, LedgerError
 APPLICATION_ID: Final = 0x546F4C74
 """"ToLt" in ASCII; tells transcripts from other programs' SQLite files, and from ledgers."""
 
+SCHEMA: Final = 2
+"""Version of the tables; files of version 1, which paid no tolls, are brought up to it."""
+
 _SCHEMA: Final = f"""
     BEGIN EXCLUSIVE;
     PRAGMA application_id = {APPLICATION_ID};
-    PRAGMA user_version = 1;
+    PRAGMA user_version = {SCHEMA};
     CREATE TABLE about (name TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL);
     CREATE TABLE calls (
         id INTEGER PRIMARY KEY, at REAL NOT NULL, inputs INTEGER NOT NULL, digest BLOB NOT NULL,
         retry INTEGER NOT NULL, throttled_s REAL NOT NULL, money REAL NOT NULL,
-        status INTEGER, error TEXT, latency_s REAL, seconds REAL, tokens INTEGER);
+        status INTEGER, error TEXT, latency_s REAL, seconds REAL, tokens INTEGER, puzzle_s REAL);
     CREATE TABLE answers (
         digest BLOB NOT NULL, turn INTEGER NOT NULL, call INTEGER NOT NULL REFERENCES calls (id),
         embedding BLOB NOT NULL, UNIQUE (digest, turn));
+    COMMIT;
+"""
+
+_FROM_1: Final = f"""
+    BEGIN EXCLUSIVE;
+    ALTER TABLE calls ADD COLUMN puzzle_s REAL;
+    PRAGMA user_version = {SCHEMA};
     COMMIT;
 """
 
@@ -52,6 +62,8 @@ class Call:
         retry: 0, or how many times this call had been sent before.
         throttled_s: seconds by which the failure before it put it off.
         money: the most that it can cost.
+        puzzle_s: seconds of computing that its proof took; None if it has none, or one that an
+            earlier call had.
     """
 
     at: float
@@ -60,6 +72,7 @@ class Call:
     retry: int
     throttled_s: float
     money: float
+    puzzle_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +166,11 @@ class Transcript:
 
     def begin(self, call: Call) -> int:
         """Write down a call that is about to be sent; return its number."""
-        row = (call.at, call.inputs, call.digest, call.retry, call.throttled_s, call.money)
         with self._changing() as file:
             number = file.execute(
-                "INSERT INTO calls (at, inputs, digest, retry, throttled_s, money)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                row,
+                "INSERT INTO calls (at, inputs, digest, retry, throttled_s, money, puzzle_s)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                astuple(call),
             ).lastrowid
         assert number is not None, "an inserted row has a number"
         return number
@@ -188,7 +200,7 @@ class Transcript:
         """Return what all calls have cost; one that never ended counts at the most it can cost."""
         (calls,) = self._select(
             "SELECT count(*), total(tokens), total(money), total(seconds), total(retry > 0),"
-            " total(throttled_s) FROM calls",
+            " total(throttled_s), count(puzzle_s), total(puzzle_s) FROM calls",
         )
         (answers,) = self._select("SELECT total(turn = 0), total(turn > 0) FROM answers")
         return Spend(
@@ -200,6 +212,8 @@ class Transcript:
             seconds=calls[3],
             retries=int(calls[4]),
             throttled_seconds=calls[5],
+            challenges=calls[6],
+            puzzle_seconds=calls[7],
         )
 
     def _prepare(self) -> None:
@@ -209,7 +223,8 @@ class Transcript:
             ((owner,),) = self._file.execute("PRAGMA application_id")
             ((tables,),) = self._file.execute("SELECT count(*) FROM sqlite_master")
             ((version,),) = self._file.execute("PRAGMA user_version")
-            if (owner, version) != (APPLICATION_ID, 1) and (owner or version or tables):
+            is_known = owner == APPLICATION_ID and version in {1, SCHEMA}
+            if not is_known and (owner or version or tables):
                 raise ConfigurationError(
                     f"{self.path} is not a transcript of this release; name another file"
                 )
@@ -217,6 +232,8 @@ class Transcript:
             self._file.execute("PRAGMA synchronous = FULL")
             if not tables:
                 self._file.executescript(_SCHEMA)
+            elif version == 1:
+                self._file.executescript(_FROM_1)
             self._file.executescript("BEGIN EXCLUSIVE; COMMIT;")
         except sqlite3.DatabaseError as error:
             busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY

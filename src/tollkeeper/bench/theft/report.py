@@ -215,6 +215,7 @@ def _facts(found: Findings) -> Iterator[tuple[str, str]]:
         yield "requests sent", f"{spend.calls:,}, {spend.retries:,} of them retries"
         yield "inputs answered", f"{spend.distinct:,}, and {spend.repeats:,} repeats"
         yield "tokens, money", f"{spend.tokens:,}, {spend.money:,.4g}"
+        yield "proofs of work", f"{spend.challenges:,}, of {spend.puzzle_seconds:,.1f} s computing"
         yield "seconds asking", f"{spend.seconds:,.1f}, held back {spend.throttled_seconds:,.1f}"
 
 

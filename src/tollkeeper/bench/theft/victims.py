@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 from tollkeeper.attacks.accounts import Accounts
 from tollkeeper.attacks.base import Clock
 from tollkeeper.bench.theft.guarded import GuardedVictim
-from tollkeeper.client import Allowance, Caps, Pace, Spend, Target, Tariff, open_target
+from tollkeeper.client import Allowance, Caps, Pace, Solver, Spend, Target, Tariff, open_target
 from tollkeeper.encoders.base import Encoder
 from tollkeeper.encoders.load import builtin_calibration_path, load_encoder
 from tollkeeper.errors import ConfigurationError
@@ -127,7 +128,8 @@ def live(
         folder: of the transcripts; made if there is none. A run that is repeated with the same
             folder pays only for what is new.
         price: of one input.
-        caps: the most that may be spent, over all accounts and all runs.
+        caps: the most that may be spent, over all accounts and all runs; without seconds for
+            puzzles none are solved.
         concurrency: requests at once.
         probe: an input that the attack is going to ask anyway, to learn the width from.
 
@@ -143,6 +145,9 @@ def live(
         raise ConfigurationError(f"cannot make the folder {folder}: {error.strerror}") from error
     targets: list[Target] = []
     with ExitStack() as stack:
+        solver = None
+        if caps.puzzle_seconds:  # the cap is on all of them, not on each
+            solver = stack.enter_context(Solver(max_seconds=math.inf))
         for key in keys or (None,):
             target = open_target(
                 url,
@@ -153,6 +158,7 @@ def live(
                 dim=targets[0].dim if targets else None,
                 probe=probe,
                 batch=REQUEST,
+                solver=solver,
             )
             targets.append(stack.enter_context(target))
 
