@@ -1,0 +1,137 @@
+/** A fetch that pays. */
+
+import { Passes } from "./passes.js";
+import { orAbort } from "./platform.js";
+import { solve } from "./solve.js";
+
+const PROOF = "Tollkeeper-Proof";
+const MOST_IN_A_ROW = 3;
+const REDIRECTS = [301, 302, 303, 307, 308];
+
+/**
+ * @param {import("./index.js").PayingFetchOptions} [options]
+ * @returns {typeof fetch}
+ */
+export function payingFetch(options = {}) {
+  const payer = new Payer(options);
+  return (input, init) => payer.fetch(input, init);
+}
+
+class Payer {
+  #solving = Promise.resolve();
+
+  constructor({ fetch, ahead, ...options }) {
+    this.send = fetch ?? ((...given) => globalThis.fetch(...given));
+    this.options = options;
+    this.passes = new Passes(ahead, this.send, (...given) => this.solve(...given));
+  }
+
+  async fetch(input, init) {
+    const call = Call.of(input, init);
+    if (!call) return this.send(input, init);
+    let proof = await this.passes.current(call);
+    let response = await call.send(this.send, proof);
+    for (let row = 0; row < MOST_IN_A_ROW && call.isAsked(response); row++) {
+      const paid = await this.pay(call, response, row === 0, proof);
+      if (!paid) break;
+      await response.arrayBuffer().catch(() => {}); // or its connection stays taken
+      proof = paid;
+      response = await call.send(this.send, proof);
+    }
+    return response;
+  }
+
+  /** A proof for one refused request. Where a new pass was refused too, it is paid for alone. */
+  async pay(call, response, mayUsePass, refused) {
+    try {
+      const pass = mayUsePass ? await this.passes.renew(call, refused) : null;
+      return pass ?? (await this.solve(response.headers.get("www-authenticate"), call.signal));
+    } catch (error) {
+      response.body?.cancel().catch(() => {});
+      throw error;
+    }
+  }
+
+  /** Solves one challenge at a time: at once they would all be ready late, and maybe too late. */
+  async solve(value, signal) {
+    const before = this.#solving;
+    let leave;
+    this.#solving = new Promise((resolve) => {
+      leave = resolve;
+    });
+    try {
+      await orAbort(before, signal);
+      return await solve(value, { ...this.options, signal });
+    } finally {
+      before.then(leave);
+    }
+  }
+}
+
+/** One request that can be sent more than once. */
+class Call {
+  /** @returns {Call | null} null for what cannot, or is not a request at all */
+  static of(input, init) {
+    const request = typeof input?.clone === "function" ? input : undefined;
+    const body = snapshot(init?.body);
+    if (body === null || request?.bodyUsed) return null;
+    try {
+      return new Call(input, request, body === undefined ? { ...init } : { ...init, body });
+    } catch {
+      return null; // fetch knows better what is wrong with it
+    }
+  }
+
+  constructor(input, request, init) {
+    this.input = input;
+    this.request = request;
+    this.init = init;
+    this.url = new URL(request ? request.url : input, globalThis.location?.href);
+    this.headers = new Headers(init.headers ?? request?.headers);
+    if (init.headers) init.headers = this.headers; // as they are now
+    this.redirect = init.redirect ?? request?.redirect ?? "follow";
+    this.signal = init.signal ?? request?.signal;
+    this.authorization = this.headers.get("authorization");
+  }
+
+  /** Whom a pass is for; undefined without an Authorization header. */
+  get account() {
+    return this.authorization ? `${this.url.origin} ${this.authorization}` : undefined;
+  }
+
+  /** Where passes are to be had: beside /v1, which may be mounted below a path. */
+  get passes() {
+    const [, mount] = /^(.*)\/v1\//.exec(this.url.pathname) ?? ["", ""];
+    return `${this.url.origin}${mount}/tollkeeper/v1/challenges`;
+  }
+
+  /** Whether it is to be paid for here: a challenge that a redirect led to is somebody else's. */
+  isAsked(response) {
+    return response.status === 402 && !response.redirected;
+  }
+
+  async send(fetch, proof) {
+    const input = () => this.request?.clone() ?? this.input;
+    const plain = () => fetch(input(), this.init);
+    if (!proof) return plain();
+    const headers = new Headers(this.headers);
+    headers.set(PROOF, proof);
+    // Following a redirect, fetch would take the proof along to another origin.
+    const redirect = this.redirect === "follow" ? "manual" : this.redirect;
+    const paid = { ...this.init, headers, redirect };
+    const response = await fetch(input(), paid);
+    return redirect !== this.redirect && isRedirect(response) ? plain() : response;
+  }
+}
+
+const isRedirect = ({ type, status }) => type === "opaqueredirect" || REDIRECTS.includes(status);
+
+/** The body as it is now, as often as needed; undefined for none, null for what goes only once. */
+function snapshot(body) {
+  if (body === undefined || body === null) return undefined;
+  if (typeof body === "string" || body instanceof Blob) return body;
+  if (body instanceof URLSearchParams) return new URLSearchParams(body);
+  if (body instanceof ArrayBuffer) return body.slice(0);
+  if (!ArrayBuffer.isView(body)) return null; // streams; and forms, whose boundary is new each time
+  return new Uint8Array(body.buffer, body.byteOffset, body.byteLength).slice();
+}
