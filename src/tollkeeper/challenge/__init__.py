@@ -1,0 +1,1 @@
+"""Challenges: what an account has to compute before it is answered."""
