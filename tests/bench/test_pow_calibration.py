@@ -77,7 +77,7 @@ def mixture(count: int, split: float, seed: int = 0) -> np.ndarray:
 @pytest.fixture(scope="module")
 def rules() -> Rules:
     """Both rules on an honest user of 3% split votes."""
-    return calibrate(mixture(3000, 0.03), METER, unit=0.1)
+    return calibrate(mixture(3000, 0.03), METER, unit=0.1, rng=np.random.default_rng(0))
 
 
 def test_the_experiment_keeps_its_promises(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,12 +198,12 @@ def test_our_price_does_not_depend_on_batches_and_the_reference_does(rules: Rule
     assert batch > 5 * row
 
 
-def test_split_votes_pay_the_ceiling_where_it_is_stated() -> None:
-    """After as many split votes as stated the price is the ceiling, and not long before."""
-    rules = calibrate(mixture(3000, 0.03), METER, unit=0.1, ceiling_at=1000)
-    spent = METER.composed(votes(*[25] * 10, times=1000))
-    assert rules.ours(1000, spent[999]) == pytest.approx(CEILING)
-    assert rules.ours(500, spent[499]) < CEILING / 10
+def test_the_steepest_honest_user_pays_twice_the_unit(rules: Rules) -> None:
+    """What any honest user of the calibration is above the line at most costs 0.2 batches."""
+    spent = rules.ours.fit.expected(1000) + rules.honest_excess
+    assert rules.honest_excess > 0
+    assert rules.ours(1000, spent) == pytest.approx(0.2)
+    assert rules.ours(1000, spent + 100) == pytest.approx(CEILING)
 
 
 def test_solvers_that_are_not_installed_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Experiment `pow-calibration`: what proof of work by leakage costs honest users and thieves.
 
 A victim is sold by the query, and teachers on disjoint shards of its data tell what a query asks
-for. An honest user and six thieves each ask what they would and make a copy. Their streams are
+for. Two honest users and six thieves ask what they would, and each makes a copy. Their streams are
 priced by the reference's rule (Dziedzic et al., ICLR 2022) and by ours: loss composed per account
 and converted once, charged for what is above honest users only, on every input.
 
@@ -45,7 +45,7 @@ class Setting:
 
     Attributes:
         datasets: of 28x28 gray images in ten classes.
-        users: names of `USERS`; the honest one is always measured.
+        users: names of `USERS`; `standard` is always measured.
         budget: queries of each user.
         train: images of victim and teachers.
         teachers: that vote.
@@ -253,11 +253,12 @@ def run(job: Job) -> Found:
     )
     pool, test = _tensor(stage.images[asked]), _tensor(stage.test)
     wanted = torch.from_numpy(stage.test_labels).to(device())
-    # The honest user that prices are fitted to asks what the one who is measured does not.
+    # The honest users that prices are fitted to ask what the one who is measured does not.
     calibration = deployment.teachers.votes(pool[setting.budget :])
-    rules = calibrate(calibration, Meter(setting.sigma, setting.delta), unit=setting.unit)
+    meter = Meter(setting.sigma, setting.delta)
+    rules = calibrate(calibration, meter, unit=setting.unit, rng=rng.spawn(1)[0])
     found = Found(facts=_facts(deployment, rules, pool, test, wanted))
-    for name in dict.fromkeys((HONEST, *setting.users)):
+    for name in dict.fromkeys((HONEST[0], *setting.users)):
         world = World(
             deployment,
             pool,
@@ -299,11 +300,19 @@ def _facts(
         "teachers_accuracy": float((said == wanted.cpu().numpy()).mean()),
         "fit_r2": rules.ours.fit.r2,
         "fit_r2_reference": rules.reference.fit.r2,
+        "honest_excess": rules.honest_excess,
         "service_ms": 1000 * deployment.service_s(pool[:BATCH]),
     }
 
 
-_UNITS = {"accuracy": "share", "cost_per_query": "epsilon", "leakage": "epsilon"}
+_UNITS = {
+    "accuracy": "share",
+    "cost_per_query": "epsilon",
+    "leakage": "epsilon",
+    "honest_excess": "epsilon",
+    "service_ms": "ms",
+}
+"""Of kinds of metrics, and of facts about a deployment that are no shares."""
 
 
 def _add(samples: Samples, found: Found, rates: dict[str, float]) -> None:
@@ -313,12 +322,11 @@ def _add(samples: Samples, found: Found, rates: dict[str, float]) -> None:
     for name, user, value in found.rows:
         kind, _, dataset = name.partition(".")
         if kind == "deployment":
-            lower = user == "service_ms"
-            unit = "ms" if lower else "share"
-            samples.add(f"{name}.{user}", value, "lower" if lower else "higher", unit)
+            unit = _UNITS.get(user, "share")
+            samples.add(f"{name}.{user}", value, "higher" if unit == "share" else "lower", unit)
             continue
         # A price is good where a thief pays it; so is a leak that shows.
-        wanted = (user == HONEST) == (kind == "accuracy")
+        wanted = (user in HONEST) == (kind == "accuracy")
         direction: Direction = "higher" if wanted else "lower"
         samples.add(f"{name}.{user}", value, direction, _UNITS.get(kind, "ratio"))
         if kind == "time_ratio":

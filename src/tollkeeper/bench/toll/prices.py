@@ -25,12 +25,11 @@ REFERENCE_SERVICE_S = 0.46
 CEILING = 2948.0
 """Most that a batch pays: in seconds by the reference's rule, in batches of service by ours."""
 
-CEILING_AT = 2500
-"""Queries after which split votes pay the ceiling, as by the reference's MNIST constants: there
-they cost 0.6886 each, honest users 0.2587, and 1.0075 ** 1069 is 2,948."""
+_HONEST = 5
+"""Orders of the honest queries."""
 
 _POINTS = 100
-"""Points that a line is fitted to; those of the reference are one a row."""
+"""Points of a user that a line is fitted to; those of the reference are one a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +55,19 @@ class Meter:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Both rules, calibrated on one honest user.
+    """Both rules, calibrated on honest users.
 
     Attributes:
         meter: of votes.
         reference: price in seconds by the sum of converted costs, two-sided.
         ours: price in batches of service by the composed cost, one-sided.
+        honest_excess: the most that an honest user of the calibration was above its line.
     """
 
     meter: Meter
     reference: ExcessPrice
     ours: ExcessPrice
+    honest_excess: float
 
     def reference_ratio(self, votes: NDArray[np.int64], *, unit: int) -> float:
         """Return how much longer a stream takes with one puzzle after every `unit` queries."""
@@ -82,28 +83,32 @@ class Rules:
 
 
 def calibrate(
-    honest: NDArray[np.int64], meter: Meter, *, unit: float, ceiling_at: int = CEILING_AT
+    honest: NDArray[np.int64], meter: Meter, *, unit: float, rng: np.random.Generator
 ) -> Rules:
-    """Fit both rules to an honest user's votes.
+    """Fit both rules to what honest users ask.
 
-    The base of ours follows from the meter and the honest line, not from what thieves do.
+    Honest users are the same queries in several orders. The base of ours follows from them alone:
+    the most that any of them is above the line costs it twice the unit.
 
     Args:
-        honest: (n, 10) votes on an honest user's queries.
+        honest: (n, 10) votes on honest queries.
         meter: of votes.
         unit: batches of service that a batch pays without excess.
-        ceiling_at: queries after which an account whose votes are all split pays the ceiling.
+        rng: draws the orders.
     """
-    split = np.full((ceiling_at, honest.shape[1]), honest[0].sum() // honest.shape[1])
-    line = _fit(meter.composed(honest))
-    excess = float(meter.composed(split)[-1]) - line.expected(ceiling_at)
-    base = base_reaching(CEILING / unit, excess=excess)
+    users = [honest[rng.permutation(len(honest))] for _ in range(_HONEST)]
+    composed = [meter.composed(votes) for votes in users]
+    line = _fit(composed)
+    expected = line.slope * np.arange(1, len(honest) + 1) + line.intercept
+    excess = float(np.max([(spent - expected).max() for spent in composed]))
+    base = base_reaching(2, excess=excess)
     ours = ExcessPrice(line, base=base, floor_s=0.0, ceiling_s=CEILING, unit_s=unit)
-    costs = _fit(np.cumsum(meter.each(honest)))
-    return Rules(meter, ExcessPrice(costs, one_sided=False, ceiling_s=CEILING), ours)
+    summed = _fit([np.cumsum(meter.each(votes)) for votes in users])
+    reference = ExcessPrice(summed, one_sided=False, ceiling_s=CEILING)
+    return Rules(meter, reference, ours, excess)
 
 
-def _fit(costs: NDArray[np.float64]) -> HonestFit:
-    """Fit a line to a cumulative cost at equal steps."""
-    counts = np.unique(np.linspace(1, len(costs), _POINTS).astype(int))
-    return HonestFit.fit((float(n), float(costs[n - 1])) for n in counts)
+def _fit(users: list[NDArray[np.float64]]) -> HonestFit:
+    """Fit a line to users' cumulative costs at equal steps."""
+    counts = np.unique(np.linspace(1, len(users[0]), _POINTS).astype(int))
+    return HonestFit.fit((float(n), float(costs[n - 1])) for costs in users for n in counts)

@@ -1,4 +1,4 @@
-"""Who asks what: an honest user and six thieves, each ending with a copy.
+"""Who asks what: two honest users and six thieves, each ending with a copy.
 
 All copies have the victim's architecture and train on the answers alone. One input is one query,
 and an answer that was bought is kept.
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tollkeeper.attacks.torching import device, generator, seeded_init
 from tollkeeper.bench.toll.models import CLASSES, SIDE, Deployment, classifier, probabilities, train
@@ -85,6 +86,13 @@ class World:
 def standard(world: World) -> nn.Module:
     """Ask the first half of the pool, as an honest user's traffic comes."""
     images = world.pool[: world.budget]
+    return world.copy(images, world.ask(images))
+
+
+def shifted(world: World) -> nn.Module:
+    """Ask honest images from another camera: two pixels off, and blurred over 3x3 pixels."""
+    images = functional.avg_pool2d(world.pool[: world.budget], 3, stride=1, padding=1)
+    images = images.roll((2, 2), dims=(2, 3))
     return world.copy(images, world.ask(images))
 
 
@@ -218,10 +226,12 @@ def worst_case(world: World) -> nn.Module:
 
 User = Callable[[World], nn.Module]
 
-HONEST = "standard"
+HONEST = ("standard", "shifted")
+"""Users who steal nothing. Prices are fitted to users like the first."""
 
 USERS: Mapping[str, User] = {
-    HONEST: standard,
+    "standard": standard,
+    "shifted": shifted,
     "knockoff": knockoff,
     "copycat": copycat,
     "jbda": jbda,
