@@ -236,7 +236,7 @@ def test_logs_give_the_table_by_the_reference_rule(tmp_path: Path) -> None:
             "0.2,data free,10,0,0\n10,data free,50,16,450\n20,data free,90,16,900\n"
         )
     found = reference_logs.recomputed(tmp_path)
-    assert found["logged_cost_per_query.svhn.data_free"].value == pytest.approx(0.45)
+    assert found["logged_cost_per_query.svhn.data_free"].value == pytest.approx(900 / 2048)
     rows = 1.0075**200 + 1.0075**400
     assert found["logged_time_ratio.svhn.data_free"].value == pytest.approx(1 + rows / 20)
     batches = sum(1.0075 ** (12.5 * n) for n in range(1, 33))
