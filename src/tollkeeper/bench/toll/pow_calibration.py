@@ -241,16 +241,7 @@ def run(job: Job) -> Found:
     rng = np.random.default_rng([job.root, *job.dataset.encode(), job.seed])
     order = rng.permutation(len(stage.images))
     kept, asked = order[: setting.train], order[setting.train :][: 2 * setting.budget]
-    labels = torch.from_numpy(stage.labels[kept]).to(device())
-    deployment = deploy(
-        _tensor(stage.images[kept]),
-        labels,
-        epochs=setting.victim_epochs,
-        count=setting.teachers,
-        hidden=setting.hidden,
-        steps=setting.steps,
-        rng=rng,
-    )
+    deployment = _deployed(stage, kept, setting, rng)
     pool, test = _tensor(stage.images[asked]), _tensor(stage.test)
     wanted = torch.from_numpy(stage.test_labels).to(device())
     # The honest users that prices are fitted to ask what the one who is measured does not.
@@ -258,26 +249,43 @@ def run(job: Job) -> Found:
     meter = Meter(setting.sigma, setting.delta)
     rules = calibrate(calibration, meter, unit=setting.unit, rng=rng.spawn(1)[0])
     found = Found(facts=_facts(deployment, rules, pool, test, wanted))
-    for name in dict.fromkeys((HONEST[0], *setting.users)):
-        world = World(
-            deployment,
-            pool,
-            _tensor(stage.letters),
-            _tensor(stage.photos),
-            setting.budget,
-            setting.epochs,
-            setting.sigma,
-            setting.delta,
-            rng.spawn(1)[0],
-        )
-        copy = USERS[name](world)
-        for kind, value in {
-            "accuracy": accuracy(copy, test, wanted),
-            **_paid(world.votes(), rules),
-        }.items():
-            found.rows.append((f"{kind}.{job.dataset}", name, value))
     found.rows.extend((f"deployment.{job.dataset}", *fact) for fact in found.facts.items())
+    for name in dict.fromkeys((HONEST[0], *setting.users)):
+        world = _world(deployment, pool, stage, setting, rng.spawn(1)[0])
+        copied = accuracy(USERS[name](world), test, wanted)
+        figures = {"accuracy": copied, **_paid(world.votes(), rules)}
+        found.rows.extend((f"{kind}.{job.dataset}", name, figures[kind]) for kind in figures)
     return found
+
+
+def _deployed(
+    stage: Stage, kept: NDArray[np.int64], setting: Setting, rng: np.random.Generator
+) -> Deployment:
+    return deploy(
+        _tensor(stage.images[kept]),
+        torch.from_numpy(stage.labels[kept]).to(device()),
+        epochs=setting.victim_epochs,
+        count=setting.teachers,
+        hidden=setting.hidden,
+        steps=setting.steps,
+        rng=rng,
+    )
+
+
+def _world(
+    deployment: Deployment, pool: Tensor, stage: Stage, setting: Setting, rng: np.random.Generator
+) -> World:
+    return World(
+        deployment,
+        pool,
+        letters=_tensor(stage.letters),
+        photos=_tensor(stage.photos),
+        budget=setting.budget,
+        epochs=setting.epochs,
+        sigma=setting.sigma,
+        delta=setting.delta,
+        rng=rng,
+    )
 
 
 def _paid(votes: NDArray[np.int64], rules: Rules) -> dict[str, float]:
