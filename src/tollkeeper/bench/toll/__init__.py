@@ -1,0 +1,1 @@
+"""Experiments on what an answer is made to cost."""
