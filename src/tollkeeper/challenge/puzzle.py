@@ -201,8 +201,8 @@ class ScryptPuzzle(NamedTuple):
             work: from 1 up.
             before: counters before the answer; secret, uniform below 2 * work - 1.
         """
-        salt, first, _, *rest = self
-        return ScryptPuzzle(salt, first - before, 2 * work - 1, *rest)
+        salt, first, _, prefix, seal, n, r, p = self
+        return ScryptPuzzle(salt, first - before, 2 * work - 1, prefix, seal, n, r, p)
 
     @property
     def alg(self) -> str:
