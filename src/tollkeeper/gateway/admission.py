@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,6 +44,14 @@ class Admitted:
     decision: Decision
     relief: float
     enforced: bool
+
+
+class _Weighed(NamedTuple):
+    """A verdict without embeddings, what makes these, and what the verdict took."""
+
+    verdict: Verdict
+    answer: Callable[[], Embeddings]
+    seconds: float
 
 
 class Admission:
@@ -126,18 +134,23 @@ class Admission:
         """
         account = asks[0].account
         case = Case(account, self.ladder(account), self.enforces(account), kept.relief)
-        case, verdict = self._judge(case, kept, asks)
+        case, weighed = self._judge(case, kept, asks)
+        verdict = weighed.verdict
         if len(asks) > 1 and (verdict.refused or self._policy.is_steep(case, verdict)):
             self.refund(asks)
             return None
         try:
             decision = self._policy.decide(case, asks[0], verdict, spent=spent)
         except RefusalError:
+            self._metrics.guard_seconds.observe(weighed.seconds)
             self.refund(asks)
             raise
         relief = verdict.coverage - verdict.before if case.grant is not None else 0.0
         after = replace(kept, sketch=verdict.sketch, relief=kept.relief + relief)
-        outgoing = verdict.embeddings if case.enforced else self._unguarded_answer(asks)
+        # Last, for what is not answered needs no noise.
+        started = time.perf_counter()
+        outgoing = weighed.answer() if case.enforced else self._unguarded_answer(asks)
+        self._metrics.guard_seconds.observe(weighed.seconds + time.perf_counter() - started)
         return Admitted(verdict, outgoing, after, decision, relief, case.enforced)
 
     def refund(self, asks: Sequence[Ask]) -> None:
@@ -158,7 +171,7 @@ class Admission:
         """
         self._spent.prune(self._clock() - kept_s)
 
-    def _judge(self, case: Case, kept: Kept, asks: Sequence[Ask]) -> tuple[Case, Verdict]:
+    def _judge(self, case: Case, kept: Kept, asks: Sequence[Ask]) -> tuple[Case, _Weighed]:
         """Price requests under a grant, if there is one that covers them, else under the plan.
 
         All inputs of a request are counted, or one new input would fetch clean answers to any
@@ -168,20 +181,20 @@ class Admission:
         now = self._clock()
         if grant is not None and case.enforced and grant.since <= now < grant.until:
             granted = replace(case, grant=grant)
-            verdict = self._verdict(granted, kept, asks)
+            weighed = self._weigh(granted, kept, asks)
             amount = sum(len(ask.inputs) for ask in asks)
-            if verdict.charge and self._spent.spend(
+            if weighed.verdict.charge and self._spent.spend(
                 grant.account, amount, limit=grant.inputs, expires=grant.until
             ):
                 asks[0].spendings.append((grant.account, amount))
-                return granted, verdict
-        return case, self._verdict(case, kept, asks)
+                return granted, weighed
+        return case, self._weigh(case, kept, asks)
 
-    def _verdict(self, case: Case, kept: Kept, asks: Sequence[Ask]) -> Verdict:
+    def _weigh(self, case: Case, kept: Kept, asks: Sequence[Ask]) -> _Weighed:
         key = self.guard.tenant_key(case.account.tenant, version=self._key_version)
         items = [item for ask in asks for item in ask.inputs]
         started = time.perf_counter()
-        verdict = self.guard.admit(
+        verdict, answer = self.guard.weigh(
             kept.sketch,
             _stack([ask.embeddings for ask in asks]),
             key=key,
@@ -190,8 +203,7 @@ class Admission:
             dimensions=asks[0].dimensions,
             terms=_terms(case),
         )
-        self._metrics.guard_seconds.observe(time.perf_counter() - started)
-        return verdict
+        return _Weighed(verdict, answer, time.perf_counter() - started)
 
     def _unguarded_answer(self, asks: Sequence[Ask]) -> Embeddings:
         """Return what clients get where nothing is enforced."""
