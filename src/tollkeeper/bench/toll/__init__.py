@@ -1,0 +1,1 @@
+"""Experiments on tolls: what puzzles cost, and whom."""
