@@ -23,6 +23,7 @@ THEFT = [
     "guard-figures",
     "guard-pools",
     "guard-windows",
+    "pow-calibration",
 ]
 
 

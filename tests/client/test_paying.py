@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tollkeeper.challenge.protocol import Challenge, Issuer, body_digest
 from tollkeeper.challenge.puzzle import HashPuzzle
-from tollkeeper.client import Solver
 from tollkeeper.client.paying import (
     MOST_CHALLENGES,
     Answer,
@@ -23,8 +19,6 @@ from tollkeeper.client.paying import (
     Solve,
     Wait,
     asking_headers,
-    drive,
-    drive_async,
 )
 from tollkeeper.errors import ConfigurationError
 
@@ -294,128 +288,3 @@ def test_the_wish_for_a_pass_has_the_requests_headers() -> None:
     sent += [("Content-Type", "a/b"), ("Idempotency-Key", "x"), ("Content-Encoding", "gzip")]
     json_ = {"content-type": "application/json", "accept": "application/json"}
     assert asking_headers(sent) == {"Authorization": "Bearer k", "X-Proxy": "1", **json_}
-
-
-# Drivers ------------------------------------------------------------------------------------------
-
-
-class FakeHands:
-    """Sends nothing: answers each sending with the next of some answers, or raises it."""
-
-    def __init__(self, *answers: Any) -> None:
-        self.answers = list(answers)
-        self.sent: list[Any] = []
-
-    def send(self, proof: str | None) -> Answer:
-        """Answer."""
-        self.sent.append(proof)
-        answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        assert isinstance(answer, Answer)
-        return answer
-
-    def ask(self, url: str, body: bytes) -> tuple[int, bytes]:
-        """Answer."""
-        self.sent.append(url)
-        status, content = self.answers.pop(0)
-        return int(status), bytes(content)
-
-
-class FakeAsyncHands:
-    """The same, asynchronously; `meanwhile` is awaited before each answer."""
-
-    def __init__(self, *answers: Any, meanwhile: Callable[[], Any] | None = None) -> None:
-        self.hands = FakeHands(*answers)
-        self.meanwhile = meanwhile or (lambda: asyncio.sleep(0))
-
-    async def send(self, proof: str | None) -> Answer:
-        """Answer."""
-        await self.meanwhile()
-        return self.hands.send(proof)
-
-    async def ask(self, url: str, body: bytes) -> tuple[int, bytes]:
-        """Answer."""
-        await self.meanwhile()
-        return self.hands.ask(url, body)
-
-
-def test_both_drivers_pay_the_same(solver: Solver) -> None:
-    """They send the same, with a proof that holds."""
-    results = [asked(challenge()), sold(challenge("pass", "")), OK]
-    hands, beside = FakeHands(*results), FakeAsyncHands(*results)
-    drive(Payer(ahead=5).steps(ORDER), hands, solver)
-    asyncio.run(drive_async(Payer(ahead=5).steps(ORDER), beside, solver))
-    assert hands.sent == beside.hands.sent
-    proof = ISSUER.verify(hands.sent[-1], account="a", policy="p", digest=str, now=1.8e9 - 60)
-    assert proof.is_pass
-
-
-def test_puzzles_above_the_cap_are_declined() -> None:
-    """The 402 is the last answer."""
-    hands = FakeHands(asked(challenge()))
-    with Solver(processes=0, max_seconds=0) as unwilling:
-        drive(Payer().steps(ORDER), hands, unwilling)
-    assert hands.sent == [None]
-
-
-def test_a_failure_to_send_is_the_callers(solver: Solver) -> None:
-    """It comes out as it is, and whoever waits for a pass goes on."""
-    payer = Payer(ahead=5)
-    hands = FakeHands(asked(challenge()))
-    with pytest.raises(IndexError):
-        drive(payer.steps(ORDER), hands, solver)
-    assert not payer._buying
-    with pytest.raises(OSError, match="broken"):
-        drive(payer.steps(ORDER), FakeHands(OSError("broken")), solver)
-
-
-def test_solving_does_not_hold_up_the_event_loop() -> None:
-    """Other tasks go on while a puzzle is being solved."""
-    ticks: list[str] = []
-    loop_turned = threading.Event()
-
-    def progress(done: int, expected: int) -> None:
-        ticks.append("solving")
-        assert loop_turned.wait(30), "the loop stands still while a puzzle is solved"
-
-    async def main(solver: Solver) -> None:
-        async def tick() -> None:
-            while "solving" not in ticks:
-                await asyncio.sleep(0.001)
-            loop_turned.set()
-
-        hands = FakeAsyncHands(asked(challenge()), OK)
-        await asyncio.gather(drive_async(Payer().steps(ORDER), hands, solver), tick())
-
-    with Solver(processes=0, progress=progress) as solver:
-        asyncio.run(main(solver))
-    assert loop_turned.is_set()
-
-
-def test_a_cancelled_task_stops_its_search_and_lets_others_go_on() -> None:
-    """Its search ends, and a task that waited for its pass pays for itself."""
-    endless = HashPuzzle("endless", 1, 1)
-    dear = ISSUER.issue(endless, account="a", policy="p", digest="", expires_at=1.8e9)
-    searching = threading.Event()
-
-    async def main(solver: Solver) -> FakeAsyncHands:
-        payer = Payer(ahead=5)
-        first = FakeAsyncHands(asked(challenge()), sold(dear))
-        second = FakeAsyncHands(asked(challenge()), OK)
-        buyer = asyncio.create_task(drive_async(payer.steps(ORDER), first, solver))
-        while not searching.is_set():
-            await asyncio.sleep(0.001)
-        waiter = asyncio.create_task(drive_async(payer.steps(ORDER), second, solver))
-        while payer._buying and not second.hands.sent:
-            await asyncio.sleep(0.001)
-        buyer.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await buyer
-        await waiter
-        return second
-
-    told = Solver(processes=0, max_seconds=float("inf"), progress=lambda *_: searching.set())
-    with told as solver:
-        sent = asyncio.run(main(solver)).hands.sent  # ends only when the search has ended
-    assert sent == [None, challenge().proof(sent[-1].rpartition(".")[2])]

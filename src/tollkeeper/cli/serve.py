@@ -7,6 +7,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Callable, Container, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,7 +58,8 @@ def serve(
     """Serve a guarded embedding API; the first start prints an API key once."""
     from tollkeeper.gateway.settings import load
 
-    settings = load(
+    read = partial(
+        load,
         config,
         host=host,
         port=port,
@@ -71,12 +73,19 @@ def serve(
         accept_new_guard=accept_new_guard,
         ledger=ledger,
     )
+    settings = read()
     _log_to_stderr()
-    _run(settings, as_json=as_json)
+    _run(settings, read, as_json=as_json)
 
 
-def _run(settings: Settings, *, as_json: bool) -> None:
-    """Serve until a signal comes, and tell the operator once both ports accept requests."""
+def _run(settings: Settings, reread: Callable[[], Settings], *, as_json: bool) -> None:
+    """Serve until a signal comes, and tell the operator once both ports accept requests.
+
+    Args:
+        settings: to serve with.
+        reread: reads them anew, for SIGHUP.
+        as_json: how to tell.
+    """
     import asyncio
 
     import numpy as np
@@ -104,6 +113,7 @@ def _run(settings: Settings, *, as_json: bool) -> None:
 
     async def run() -> None:
         stop = server.stop_on_signals()
+        server.reload_on_hangup(gateway, reread)
         await server.run(gateway, settings, announce=announce, stop=stop)
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -35,8 +35,8 @@ from tollkeeper.guard.windows import Windows
 from tollkeeper.ledger.spent import MemorySpent, SpentStore
 
 RATES: Final[Mapping[str, float]] = {SHA_256: 1_000_000.0, SCRYPT: 20.0}
-"""Evaluations a second on the reference machine, one core of our Python client, in round
-numbers: `pow-calibration`: hash_rate.*."""
+"""Evaluations a second on the reference machine: one core of a slow laptop with our Python client,
+a third of what was measured (`pow-calibration`: hash_rate.python)."""
 
 
 def make_guard(settings: Settings, *, master: bytes, encoder: Encoder) -> Guard:

@@ -266,6 +266,20 @@ def stop_on_signals() -> asyncio.Event:
     return stop
 
 
+def reload_on_hangup(gateway: Gateway, reread: Callable[[], Settings]) -> None:
+    """Let SIGHUP read the plans anew; what cannot be read changes nothing. Call inside the loop."""
+
+    def reload() -> None:
+        try:
+            gateway.reload(reread())
+        except ConfigurationError as error:
+            _log.warning("plans.kept error=%s", error)
+
+    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hangup is not None:
+        asyncio.get_running_loop().add_signal_handler(hangup, reload)
+
+
 def _server(app: Callable[..., Any], settings: Settings) -> uvicorn.Server:
     config = uvicorn.Config(
         app,

@@ -1,1 +1,1 @@
-"""Experiments on tolls: what puzzles cost, and whom."""
+"""Experiments on what an answer is made to cost."""
