@@ -202,8 +202,9 @@ def test_a_config_file_reaches_the_server(tmp_path: Path) -> None:
     """A server started with a plan in a file serves under it."""
     config = tmp_path / "tollkeeper.yaml"
     config.write_text("plan: toll\n")
-    encoder = "python:tollkeeper.testing.encoders:hash_encoder_768"
-    with Served(tmp_path / "data", profile="cheapest", encoder=encoder, config=config) as served:
+    with Served(
+        tmp_path / "data", profile="recommended", encoder="builtin:text", config=config
+    ) as served:
         served.key("acme")
         assert served.ask("GET", "/tenants/acme")["plan"] == "toll"
         assert served.records("acme") == []
