@@ -44,7 +44,8 @@ def _verbs(command: Any, path: str) -> Iterator[str]:
 def _codes() -> set[str]:
     """Return every error code that the gateway's source can put on the wire."""
     codes = {code for _, _, code in wire._STATUSES.values()}
-    for file in (ROOT / "src" / "tollkeeper" / "gateway").glob("*.py"):
+    source = ROOT / "src" / "tollkeeper"
+    for file in [*(source / "gateway").glob("*.py"), *(source / "challenge").glob("*.py")]:
         if file.name != "admin.py":  # has codes of its own, for operators
             for node in ast.walk(ast.parse(file.read_text())):
                 codes.update(filter(CODE.fullmatch, _strings_given_as_code(node)))

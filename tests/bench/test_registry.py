@@ -10,7 +10,7 @@ import pytest
 from tollkeeper.bench.registry import EXPERIMENTS, find
 from tollkeeper.errors import ConfigurationError
 
-SERVING = ["guard-speed", "guard-coverage", "gateway-overhead", "ledger-durability"]
+SERVING = ["guard-speed", "guard-coverage", "gateway-overhead", "ledger-durability", "toll-speed"]
 THEFT = [
     "b4b-coverage",
     "b4b-remap",

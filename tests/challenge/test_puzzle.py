@@ -257,3 +257,10 @@ def test_any_fields_are_read_or_refused(data: st.DataObject) -> None:
     except ValueError:
         return
     assert puzzle.work >= 1
+
+
+@pytest.mark.parametrize("puzzle", [HashPuzzle.of(3000, "salt"), PUZZLE])
+def test_a_request_is_sorted_json_without_spaces(puzzle: HashPuzzle | ScryptPuzzle) -> None:
+    """What is written field by field is what a writer of JSON would write."""
+    fields = {"account": "a1", "policy": "p1", **puzzle.fields()}
+    assert puzzle.request("a1", "p1") == json.dumps(fields, sort_keys=True, separators=(",", ":"))

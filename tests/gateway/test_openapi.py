@@ -67,6 +67,7 @@ def test_document_names_every_route_and_error() -> None:
     paths = made("text")["paths"]
     assert {(path, method) for path, item in paths.items() for method in item} == {
         ("/v1/embeddings", "post"),
+        ("/tollkeeper/v1/challenges", "post"),
         ("/v1/models", "get"),
         ("/v1/models/{id}", "parameters"),
         ("/v1/models/{id}", "get"),
@@ -74,7 +75,7 @@ def test_document_names_every_route_and_error() -> None:
         ("/readyz", "get"),
     }
     statuses = set(paths["/v1/embeddings"]["post"]["responses"])
-    assert statuses == {"200", "400", "401", "403", "404", "413", "429", "503"}
+    assert statuses == {"200", "400", "401", "402", "403", "404", "413", "429", "503"}
 
 
 def encoded(value: Any) -> bytes:

@@ -11,7 +11,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -89,18 +89,31 @@ async def run_plan(plan: Plan, *, clock: Callable[[], float]) -> Report:
     Raises:
         BenchError: an answer was not a 200 of the expected size, or a connection broke.
     """
-    round_ = _Round(plan, clock)
-    loop = asyncio.get_running_loop()
+    round_ = Round(plan, clock)
+    await run_round(round_, Connection)
+    return round_.report()
+
+
+async def run_round(round_: Round, connection: type[Connection]) -> None:
+    """Put the load of a round on the server.
+
+    Args:
+        round_: says what to send, and counts the answers.
+        connection: what each connection is.
+
+    Raises:
+        BenchError: see `run_plan`.
+    """
+    plan, loop = round_.plan, asyncio.get_running_loop()
     connections = [
-        (await loop.create_connection(lambda: _Connection(round_), "127.0.0.1", plan.port))[1]
+        (await loop.create_connection(lambda: connection(round_), "127.0.0.1", plan.port))[1]
         for _ in range(plan.connections)
     ]
     round_.begin()
-    for connection in connections:
-        connection.send()
+    for one in connections:
+        one.send()
     async with asyncio.timeout(plan.warm_s + plan.seconds + GRACE_S):
-        await asyncio.gather(*(connection.done for connection in connections))
-    return round_.report()
+        await asyncio.gather(*(one.done for one in connections))
 
 
 def request_template(plan: Plan) -> bytes:
@@ -109,6 +122,11 @@ def request_template(plan: Plan) -> bytes:
         f"{_MARK.decode()} {i:04d} please tell me when the order I placed last week will arrive"
         for i in range(plan.inputs)
     ]
+    return request_bytes(plan, texts)
+
+
+def request_bytes(plan: Plan, texts: Sequence[str]) -> bytes:
+    """Return the bytes of a request."""
     body = json.dumps({"model": plan.model, "input": texts, "encoding_format": "base64"})
     head = (
         f"POST /v1/embeddings HTTP/1.1\r\nHost: 127.0.0.1:{plan.port}\r\n"
@@ -118,10 +136,11 @@ def request_template(plan: Plan) -> bytes:
     return (head + body).encode()
 
 
-class _Round:
+class Round:
     """What the connections of one round share."""
 
     def __init__(self, plan: Plan, clock: Callable[[], float]) -> None:
+        """Begin none yet."""
         self.plan = plan
         self.clock = clock
         self.smallest_body = plan.inputs * len(base64.b64encode(bytes(4 * plan.dim)))
@@ -131,10 +150,12 @@ class _Round:
         self._count_from = self._count_to = 0.0
 
     def begin(self) -> None:
+        """Start the clock."""
         self._count_from = self.clock() + self.plan.warm_s
         self._count_to = self._count_from + self.plan.seconds
 
     def next_request(self) -> bytes:
+        """Return the bytes of a request that was not sent before."""
         number = self.plan.first + self._sent % self.plan.distinct
         self._sent += 1
         return self._template.replace(_MARK, b"%012d" % number)
@@ -147,6 +168,11 @@ class _Round:
         return now < self._count_to
 
     def report(self) -> Report:
+        """Return what was seen.
+
+        Raises:
+            BenchError: nothing was answered in time.
+        """
         if not self._latencies:
             raise BenchError("no request was answered in time; measure for more seconds")
         p50, p99 = np.quantile(self._latencies, (0.5, 0.99)) * 1e3
@@ -155,10 +181,11 @@ class _Round:
         return Report(count, rate, float(p50), float(p99), self._answered)
 
 
-class _Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """One keep-alive connection with one request in flight."""
 
-    def __init__(self, round_: _Round) -> None:
+    def __init__(self, round_: Round) -> None:
+        """Take requests from `round_`, and tell it of answers."""
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._round = round_
         self._buffer = bytearray()
@@ -167,14 +194,18 @@ class _Connection(asyncio.Protocol):
         self._verified = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def send(self) -> None:
+        """Send the next request."""
         self._sent = self._round.clock()
-        self._transport.write(self._round.next_request())
+        self._request = self._round.next_request()
+        self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
+        """Send again as soon as an answer is whole."""
         self._buffer += data
         try:
             if self._whole():
@@ -183,6 +214,7 @@ class _Connection(asyncio.Protocol):
             self._stop(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """End the round with an error, if it has not ended."""
         self._stop(BenchError(f"the server closed a connection: {exc or 'no reason given'}"))
 
     def _stop(self, error: BenchError | None) -> None:
@@ -212,12 +244,15 @@ class _Connection(asyncio.Protocol):
         if not self._verified:
             verify_body(bytes(self._buffer[self._body_start :]), self._round.plan)
             self._verified = True
-        del self._buffer[:]
-        self._body_start = -1
+        self._forget()
         if self._round.answered(self._sent, now):
             self.send()
         else:
             self._stop(None)
+
+    def _forget(self) -> None:
+        del self._buffer[:]
+        self._body_start = -1
 
 
 def _content_length(head: bytes) -> int:

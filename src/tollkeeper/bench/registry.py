@@ -6,7 +6,13 @@ import importlib
 from collections.abc import Iterator
 from typing import Any
 
-from tollkeeper.bench import gateway_overhead, guard_coverage, guard_speed, ledger_durability
+from tollkeeper.bench import (
+    gateway_overhead,
+    guard_coverage,
+    guard_speed,
+    ledger_durability,
+    toll_speed,
+)
 from tollkeeper.bench.experiment import Experiment
 from tollkeeper.errors import ConfigurationError
 
@@ -45,6 +51,7 @@ EXPERIMENTS: tuple[Experiment[Any], ...] = (
     guard_coverage.EXPERIMENT,
     gateway_overhead.EXPERIMENT,
     ledger_durability.EXPERIMENT,
+    toll_speed.EXPERIMENT,
     *_lab(),
 )
 

@@ -34,6 +34,7 @@ class Server:
         encoder: str,
         calibration: Path | None = None,
         key: str | None = None,
+        config: Path | None = None,
     ) -> None:
         """Start the server on free ports and wait until it is ready.
 
@@ -43,13 +44,14 @@ class Server:
             encoder: encoder spec.
             calibration: the encoder's, if it does not come with one.
             key: an API key made earlier; None makes one for tenant `bench`.
+            config: file of further settings.
 
         Raises:
             BenchError: the key could not be made or the server did not come up.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._log = folder / "server.log"
-        self.key = key or _create_key(folder)
+        self.key = key or create_key(folder)
         self.port, admin_port = _free_ports(2)
         command = [
             *(sys.executable, "-m", "tollkeeper", "serve", "--host", "127.0.0.1"),
@@ -58,6 +60,8 @@ class Server:
         ]
         if calibration is not None:
             command += ["--calibration", str(calibration)]
+        if config is not None:
+            command += ["--config", str(config)]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own program
                 command, stdout=log, stderr=log, env=_environment()
@@ -142,19 +146,39 @@ def _environment() -> dict[str, str]:
     return {**own, "TOLLKEEPER_REFUSE_AT_CEILING": "false"}
 
 
-def _create_key(folder: Path) -> str:
-    command = [
-        *(sys.executable, "-m", "tollkeeper", "keys", "create"),
-        *("--data-dir", str(folder), "--tenant", "bench", "--json"),
-    ]
+def create_key(folder: Path, tenant: str = "bench") -> str:
+    """Make an API key in a data directory and return it.
+
+    Raises:
+        BenchError: it could not be made.
+    """
+    made = _operate("keys", "create", "--data-dir", str(folder), "--tenant", tenant)
+    return str(made["key"])
+
+
+def set_plan(folder: Path, tenant: str, plan: str, config: Path) -> None:
+    """Let a plan hold for a tenant.
+
+    Raises:
+        BenchError: there is no such tenant, or no such plan in the settings.
+    """
+    where = ("--data-dir", str(folder), "--config", str(config))
+    _operate("tenants", "plan", tenant, plan, *where)
+
+
+def _operate(*words: str) -> Any:
+    """Return what a verb of the operator prints as JSON."""
     done = subprocess.run(  # noqa: S603 - our own program
-        command, capture_output=True, check=False, env=_environment()
+        [sys.executable, "-m", "tollkeeper", *words, "--json"],
+        capture_output=True,
+        check=False,
+        env=_environment(),
     )
     try:
-        return str(json.loads(done.stdout)["key"])
-    except (ValueError, KeyError) as error:
+        return json.loads(done.stdout)
+    except ValueError as error:
         last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise BenchError(f"keys create failed: {last or done.returncode}") from error
+        raise BenchError(f"{' '.join(words[:2])} failed: {last or done.returncode}") from error
 
 
 def _free_ports(count: int) -> list[int]:

@@ -115,6 +115,19 @@ class HashPuzzle(NamedTuple):
         """Return the algorithm, the salt, the target and the number of searches."""
         return {"alg": self.alg, **self._asdict()}
 
+    def request(self, account: str, policy: str) -> str:
+        """Return the fields, and whom the puzzle is for, as JSON; see `Issuer.issue`.
+
+        Args:
+            account: as all strings in it, without characters that JSON escapes.
+            policy: version of the policy.
+        """
+        salt, target, searches = self
+        return (
+            f'{{"account":"{account}","alg":"{SHA_256}","policy":"{policy}","salt":"{salt}",'
+            f'"searches":{searches},"target":{target}}}'
+        )
+
     def search(self, part: int, start: int, stop: int) -> str | None:
         """Return the first counter of [start, stop) that solves search `part`, or None."""
         prefix, bound = f"{self.salt}.{part}.".encode(), _bound(self.target)
@@ -188,7 +201,8 @@ class ScryptPuzzle(NamedTuple):
             work: from 1 up.
             before: counters before the answer; secret, uniform below 2 * work - 1.
         """
-        return self._replace(first=self.first - before, cost=2 * work - 1)
+        salt, first, _, prefix, seal, n, r, p = self
+        return ScryptPuzzle(salt, first - before, 2 * work - 1, prefix, seal, n, r, p)
 
     @property
     def alg(self) -> str:
@@ -218,6 +232,15 @@ class ScryptPuzzle(NamedTuple):
     def fields(self) -> dict[str, Any]:
         """Return everything but the answer."""
         return {"alg": self.alg, **self._asdict()}
+
+    def request(self, account: str, policy: str) -> str:
+        """Return the fields, and whom the puzzle is for, as JSON; see `HashPuzzle.request`."""
+        salt, first, cost, prefix, seal, n, r, p = self
+        return (
+            f'{{"account":"{account}","alg":"{SCRYPT}","cost":{cost},"first":{first},"n":{n},'
+            f'"p":{p},"policy":"{policy}","prefix":"{prefix}","r":{r},"salt":"{salt}",'
+            f'"seal":"{seal}"}}'
+        )
 
     def search(self, part: int, start: int, stop: int) -> str | None:
         """Return the key if its counter is in [start, stop), or None."""
@@ -275,7 +298,10 @@ def own_puzzle(fields: Mapping[str, Any]) -> HashPuzzle | ScryptPuzzle:
     """Return the puzzle in fields that are known to be our own; nothing is checked."""
     if fields["alg"] == SHA_256:
         return HashPuzzle(fields["salt"], fields["target"], fields["searches"])
-    return ScryptPuzzle._make(fields[name] for name in ScryptPuzzle._fields)
+    f = fields
+    return ScryptPuzzle(
+        f["salt"], f["first"], f["cost"], f["prefix"], f["seal"], f["n"], f["r"], f["p"]
+    )
 
 
 def _check_ranges(puzzle: HashPuzzle | ScryptPuzzle) -> None:

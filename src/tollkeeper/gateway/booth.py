@@ -114,13 +114,13 @@ class Booth:
             LedgerError: the store of spent proofs failed.
         """
         if ask.proof is None:
-            raise self._required(ask, seconds, ladder, ask.fault or "challenge_required")
+            raise self._required(ask, seconds, ladder, code=ask.fault or "challenge_required")
         rate = self._rates[ask.proof.alg]
         amount = math.ceil(seconds * rate) if ask.proof.is_pass else ask.proof.work
         if amount * SLACK < seconds * rate:
-            raise self._required(ask, seconds, ladder, "proof_too_easy")
+            raise self._required(ask, seconds, ladder, code="proof_too_easy")
         if not self._take(ask, ask.proof, amount):
-            raise self._required(ask, seconds, ladder, "proof_spent")
+            raise self._required(ask, seconds, ladder, code="proof_spent")
         return amount / rate
 
     def _take(self, ask: Ask, proof: Proof, amount: int) -> bool:
@@ -183,7 +183,9 @@ class Booth:
             answer = ANSWERS + self._randbelow(ANSWERS)
             self._stock.append(self._issuer.scrypt(answer))
 
-    def _required(self, ask: Ask, seconds: float, ladder: Ladder, code: str) -> ChallengeRequired:
+    def _required(
+        self, ask: Ask, seconds: float, ladder: Ladder, *, code: str
+    ) -> ChallengeRequired:
         self._metrics.proofs.labels(code).inc()
         digest = body_digest(ask.body)
         challenge = self._issue(ask.account.tenant, seconds, ladder, digest=digest)

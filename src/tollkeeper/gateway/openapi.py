@@ -13,14 +13,18 @@ from typing import Any
 
 from tollkeeper.gateway.images import DECODERS
 from tollkeeper.gateway.request import INT32_MAX, Limits
+from tollkeeper.gateway.wire import MOST_PREPAID
 
 Json = dict[str, Any]
+
 
 IMAGE_FORMAT = "image-data-uri"
 """Name of the string format of images, for tools that generate requests."""
 
 _ERRORS = {
     400: "The request is not well-formed; `param` names the field.",
+    402: "A proof of work has to come first, in the header `Tollkeeper-Proof`: the challenge is in "
+    "`WWW-Authenticate` (`challenge_required`), as docs/challenge.md describes.",
     401: "No API key, or a wrong one: `invalid_api_key`.",
     403: "The account is suspended: `account_suspended`.",
     404: "No such model: `model_not_found`.",
@@ -63,6 +67,10 @@ def document(
                 "Embeddings": _embeddings(models, dim),
                 "Model": _model(models),
                 "Models": _list_of({"$ref": "#/components/schemas/Model"}),
+                "PrepaymentRequest": _prepayment_request(),
+                "Prepayment": _object(
+                    challenge={"type": ["string", "null"]}, inputs={"type": "integer"}
+                ),
                 "Error": _error(),
             },
         },
@@ -76,8 +84,10 @@ def _paths(models: Sequence[str]) -> Json:
         "required": True,
         "schema": {"type": "string", "enum": list(models)},
     }
-    embed = _operation("createEmbedding", "Embed inputs.", "Embeddings", 400, 404, 413, 429)
+    embed = _operation("createEmbedding", "Embed inputs.", "Embeddings", 400, 402, 404, 413, 429)
     embed["requestBody"] = {"required": True, "content": _json("EmbeddingsRequest")}
+    prepay = _operation("createChallenge", "Pay ahead for a pass.", "Prepayment", 400, 413, 429)
+    prepay["requestBody"] = {"required": True, "content": _json("PrepaymentRequest")}
     return {
         "/v1/embeddings": {"post": embed},
         "/v1/models": {"get": _operation("listModels", "List the models served.", "Models")},
@@ -85,6 +95,7 @@ def _paths(models: Sequence[str]) -> Json:
             "parameters": [model_id],
             "get": _operation("retrieveModel", "Describe one model.", "Model", 404),
         },
+        "/tollkeeper/v1/challenges": {"post": prepay},
         "/livez": {"get": _health("livez", "Tell whether the process runs.")},
         "/readyz": {"get": _health("readyz", "Tell whether requests can be answered.", 503)},
     }
@@ -198,6 +209,16 @@ def _model(models: Sequence[str]) -> Json:
         created={"type": "integer", "minimum": 0},
         owned_by={"type": "string"},
     )
+
+
+def _prepayment_request() -> Json:
+    inputs = {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MOST_PREPAID,
+        "description": "New inputs to pay for; fewer where a pass would live too long.",
+    }
+    return {"type": "object", "required": ["inputs"], "properties": {"inputs": inputs}}
 
 
 def _error() -> Json:
