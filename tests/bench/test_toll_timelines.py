@@ -12,12 +12,12 @@ pytest.importorskip("sklearn")
 pytest.importorskip("openai")
 
 from tollkeeper.bench.experiment import BenchError
-from tollkeeper.bench.guard_coverage import Samples
 from tollkeeper.bench.runner import run
 from tollkeeper.bench.theft.served import Served
-from tollkeeper.bench.toll import replay, timelines
+from tollkeeper.bench.toll import replay, scene, timelines
 from tollkeeper.bench.toll.account import Walked
-from tollkeeper.bench.toll.timelines import Outcome, Setting
+from tollkeeper.bench.toll.scene import Setting
+from tollkeeper.bench.toll.timelines import Outcome
 from tollkeeper.errors import DataError
 from tollkeeper.gateway.plans import BUILT_IN, Ladder, Plan, Scale
 from tollkeeper.types import Record
@@ -127,22 +127,29 @@ def test_answers_that_the_records_do_not_know_are_an_error() -> None:
 def test_what_is_bad_for_a_thief_is_good() -> None:
     """Directions of a thief's metrics are the customer's turned round."""
     client = Walked(360, "", 1.0, 1.0, 4, 200, 1, 2.0)
-    samples = Samples()
-    for name in ("narrow", "thief"):
-        standing = timelines.Standing(0.2, 0.7, "free", 0.0)
-        found = timelines.Round((Outcome(name, client, RECORDS, 0.5),), standing, standing)
-        timelines._add(samples, found, Setting(hash_rate=1.0), LADDER)
-    metrics = samples.metrics()
+    standing = timelines.Standing(0.2, 0.7, "free", 0.0)
+    outcomes = tuple(Outcome(name, client, RECORDS, 0.5) for name in ("narrow", "thief"))
+    found = timelines.Round(outcomes, standing, standing)
+    rows = list(timelines._rows(found, Setting(hash_rate=1.0), LADDER))
+    metrics = timelines._metrics([rows])
     assert metrics["paid_seconds.narrow"].direction == "lower"
     assert metrics["paid_seconds.thief"].direction == "higher"
     assert metrics["hashes_over_price.thief"].value == pytest.approx(200 / 216)
     assert metrics["bulk_after.most_reached"].value == pytest.approx(0.3)
 
 
+def test_what_some_secrets_lack_has_no_mean() -> None:
+    """A rung that only some accounts reached is left out; what all have is a mean with a range."""
+    rows: list[timelines._Row] = [("a", 1.0, "s", "lower"), ("b", 5.0, "s", "lower")]
+    metrics = timelines._metrics([rows, [("a", 3.0, "s", "lower")]])
+    assert set(metrics) == {"a"}
+    assert (metrics["a"].value, metrics["a"].interval) == (2.0, (1.0, 3.0))
+
+
 def test_the_live_plan_differs_from_the_built_in_one_in_rations_alone() -> None:
     """What is measured is the plan that people get, but for how long accounts wait."""
     setting = Setting()
-    written = timelines._config(setting, bytes(32))["plans"]["toll"]
+    written = scene.config(setting, bytes(32))["plans"]["toll"]
     live = Plan.model_validate(written)
     rations = {"inputs_per_minute": setting.inputs_per_minute}
     assert live == BUILT_IN["toll"].model_copy(update=rations)

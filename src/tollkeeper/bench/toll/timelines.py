@@ -32,30 +32,23 @@ from tollkeeper.bench.experiment import (
     Direction,
     Experiment,
     Measurement,
+    Metric,
 )
 from tollkeeper.bench.guard_coverage import Samples
 from tollkeeper.bench.isolate import ONE_THREAD, run_apart
-from tollkeeper.bench.theft.pools import load_pool
 from tollkeeper.bench.theft.scoring import recall_at_10
 from tollkeeper.bench.theft.served import Served
-from tollkeeper.bench.theft.tasks import load_task
-from tollkeeper.bench.toll import replay
+from tollkeeper.bench.toll import replay, scene
 from tollkeeper.bench.toll.account import Walk, Walked
+from tollkeeper.bench.toll.scene import ACCOUNTS, THIEVES, Setting, Traffics
 from tollkeeper.encoders.base import Encoder
 from tollkeeper.encoders.load import load_encoder
-from tollkeeper.gateway.assembly import scale_of
-from tollkeeper.gateway.calibrations import calibration_for
-from tollkeeper.gateway.plans import BUILT_IN, Ladder
+from tollkeeper.gateway.plans import Ladder
 from tollkeeper.gateway.settings import Settings
-from tollkeeper.guard import profiles
 from tollkeeper.types import Record
 
-PLAN = "toll"
 RATE = float(Settings.model_fields["hash_rate"].default)
 """Hashes of a reference second, where nothing else is set."""
-
-ACCOUNTS = ("narrow", "wide", "bulk", "thief", "leaver")
-THIEVES = ("thief", "leaver")
 
 _FOLLOWED_S = 1.5
 """A running server follows an operator within a second."""
@@ -66,52 +59,10 @@ _FAST = 1e9
 """Hashes a second, a round number to compute with: see the hash rates of `pow-calibration`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """Who asks how much, and what is scaled.
+_Row = tuple[str, float, str, Direction]
+"""Name, value, unit, and which way is better; for a thief that is the other than for a customer."""
 
-    Attributes:
-        encoder: spec.
-        profile: of the guard.
-        secrets: master keys, each with its own server and order of inputs.
-        narrow: inputs of the customer of one subject (Banking77).
-        wide: inputs of the customer of many (AG News).
-        known: inputs of one subject that the bulk customer asked before.
-        bulk: inputs of the bulk job (`broad_text`), all allowed.
-        thief: inputs of the thieves (`broad_text`); they stop where nothing is answered.
-        batch: inputs of a request.
-        hash_rate: of the reference machine that the live server believes in.
-        inputs_per_minute: of the live server's rations.
-        per_second: inputs that accounts of the computed clock ask in a second.
-        counts: inputs at which curves are read.
-    """
-
-    encoder: str = "builtin:text"
-    profile: str = "recommended"
-    secrets: int = 3
-    narrow: int = 4000
-    wide: int = 2400
-    known: int = 300
-    bulk: int = 4000
-    thief: int = 4000
-    batch: int = 16
-    hash_rate: float = 10_000.0
-    inputs_per_minute: float = 240.0
-    per_second: float = 20.0
-    counts: tuple[int, ...] = (400, 600, 800, 1000, 1200, 1400, 1600, 2000, 2400, 3200, 4000)
-
-
-@dataclass(frozen=True, slots=True)
-class Traffics:
-    """What is asked with one secret.
-
-    Attributes:
-        asked: account to its inputs.
-        known: what the bulk customer asked before.
-    """
-
-    asked: Mapping[str, list[str]]
-    known: list[str]
+_OPPOSITE: Mapping[Direction, Direction] = {"lower": "higher", "higher": "lower"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,12 +118,12 @@ def measure(setting: Setting, context: Context) -> Measurement:
     """
     data: dict[str, str] = {}
     encoder = load_encoder(setting.encoder)
-    ladder = _ladder(setting, encoder)
+    ladder = scene.ladder(setting, encoder)
     scenes = [
-        (_traffics(setting, context.rng(number), data), context.rng(number, 1).bytes(32))
+        (scene.traffics(setting, context.rng(number), data), context.rng(number, 1).bytes(32))
         for number in range(setting.secrets)
     ]
-    samples = Samples()
+    tables = []
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(setting.secrets) as pool:
         running = [
             pool.submit(_round, setting, traffics, secret, encoder, Path(folder) / str(number))
@@ -180,34 +131,8 @@ def measure(setting: Setting, context: Context) -> Measurement:
         ]
         for number, future in enumerate(running):
             context.progress(number, setting.secrets, "side by side")
-            _add(samples, future.result(), setting, ladder)
-    return Measurement(samples.metrics(), data=data, diagnostics={"plan": _built_in()})
-
-
-def _built_in() -> dict[str, Any]:
-    return BUILT_IN[PLAN].model_dump(mode="json")
-
-
-def _ladder(setting: Setting, encoder: Encoder) -> Ladder:
-    """Return the built-in plan under the guard."""
-    calibration = calibration_for(setting.encoder, encoder.dim, given=None, required=True)
-    profile = profiles.get(setting.profile).with_knee(calibration.knee)
-    return Ladder.of(BUILT_IN[PLAN], scale_of(profile, refuses=True))
-
-
-def _traffics(setting: Setting, rng: np.random.Generator, data: dict[str, str]) -> Traffics:
-    many = setting.narrow + setting.known
-    narrow = load_task("banking77", train=many, test=1, rng=rng, data=data).train_inputs
-    wide = load_task("ag_news", train=setting.wide, test=1, rng=rng, data=data).train_inputs
-    pool = load_pool("broad_text", size=setting.bulk + setting.thief, rng=rng, data=data).inputs
-    asked = {
-        "narrow": list(narrow[: setting.narrow]),
-        "wide": list(wide),
-        "bulk": list(pool[: setting.bulk]),
-        "thief": list(pool[setting.bulk :]),
-        "leaver": list(pool[setting.bulk :]),
-    }
-    return Traffics(asked, known=list(narrow[setting.narrow :]))
+            tables.append(list(_rows(future.result(), setting, ladder)))
+    return Measurement(_metrics(tables), data=data, diagnostics={"plan": scene.built_in()})
 
 
 def _round(
@@ -216,7 +141,7 @@ def _round(
     """Let all accounts ask one server side by side."""
     folder.mkdir()
     config = folder / "tollkeeper.yaml"
-    config.write_text(yaml.safe_dump(_config(setting, secret)))
+    config.write_text(yaml.safe_dump(scene.config(setting, secret)))
     with Served(
         folder / "data", profile=setting.profile, encoder=setting.encoder, config=config
     ) as server:
@@ -243,16 +168,6 @@ def _round(
         return Round(tuple(outcomes), before, _standing(server))
 
 
-def _config(setting: Setting, secret: bytes) -> dict[str, Any]:
-    plan = {**_built_in(), "inputs_per_minute": setting.inputs_per_minute}
-    return {
-        "master_key": secret.hex(),
-        "plan": PLAN,
-        "plans": {PLAN: plan},
-        "hash_rate": setting.hash_rate,
-    }
-
-
 def _walk(
     server: Served, key: str, inputs: Sequence[str], setting: Setting, answers: Path
 ) -> Walked:
@@ -276,27 +191,36 @@ def _embedded(encoder: Encoder, inputs: Sequence[str]) -> Any:
     return np.concatenate(rows)
 
 
-def _add(samples: Samples, found: Round, setting: Setting, ladder: Ladder) -> None:
-    """Add the numbers of one secret."""
+def _metrics(tables: Sequence[Sequence[_Row]]) -> Mapping[str, Metric]:
+    """Return means over secrets of what there is with every secret.
+
+    Of a rung that some accounts never reached, the mean would be of the others.
+    """
+    everywhere = set.intersection(*({name for name, *_ in rows} for rows in tables))
+    samples = Samples()
+    for rows in tables:
+        for name, value, unit, better in rows:
+            if name in everywhere:
+                samples.add(name, float(value), better, unit)
+    return samples.metrics()
+
+
+def _rows(found: Round, setting: Setting, ladder: Ladder) -> Iterator[_Row]:
+    """Yield the numbers of one secret."""
     for outcome in found.outcomes:
-        thief = outcome.name in THIEVES
+        steps = replay.steps(outcome.records, ladder, per_second=setting.per_second)
         for name, value, unit, for_user in (
-            *_got(outcome, replay.steps(outcome.records, ladder, per_second=setting.per_second)),
+            *_got(outcome, steps),
             *_gave(outcome, setting.hash_rate),
-            *_clock(outcome, ladder, setting),
+            *_clock(outcome, steps, ladder, setting),
         ):
-            better = _OPPOSITE[for_user] if thief else for_user
-            samples.add(name, float(value), better, unit)
+            better = _OPPOSITE[for_user] if outcome.name in THIEVES else for_user
+            yield name, value, unit, better
     for when, standing in (("before", found.before), ("after", found.after)):
-        samples.add(f"bulk_{when}.reached", standing.reached, "lower")
-        samples.add(f"bulk_{when}.price_seconds", standing.price_s, "lower", "s")
+        yield f"bulk_{when}.reached", standing.reached, "share", "lower"
+        yield f"bulk_{when}.price_seconds", standing.price_s, "s", "lower"
     # No account covers more than everything, so this is as far as it can ever come.
-    samples.add("bulk_after.most_reached", 1 - found.after.granted, "higher")
-
-
-_OPPOSITE: Mapping[Direction, Direction] = {"lower": "higher", "higher": "lower"}
-_Row = tuple[str, float, str, Direction]
-"""Name, value, unit, and which way is better for a customer; for a thief it is the other."""
+    yield "bulk_after.most_reached", 1 - found.after.granted, "share", "higher"
 
 
 def _got(outcome: Outcome, steps: Sequence[replay.Step]) -> Iterator[_Row]:
@@ -336,10 +260,11 @@ def _gave(outcome: Outcome, hash_rate: float) -> Iterator[_Row]:
     yield f"wall_seconds.{name}", client.wall_s, "s", "lower"
 
 
-def _clock(outcome: Outcome, ladder: Ladder, setting: Setting) -> Iterator[_Row]:
+def _clock(
+    outcome: Outcome, steps: Sequence[replay.Step], ladder: Ladder, setting: Setting
+) -> Iterator[_Row]:
     """Yield when the account would have been where, and what it had paid by then."""
     name, records = outcome.name, outcome.records
-    steps = replay.steps(records, ladder, per_second=setting.per_second)
     for event, step in replay.events(steps):
         yield f"inputs_at.{name}.{event}", step.inputs, "inputs", "higher"
         yield f"minutes_at.{name}.{event}", step.minutes, "min", "higher"
