@@ -86,7 +86,7 @@ def ladder(setting: Setting, encoder: Encoder) -> Ladder:
 
 
 def traffics(setting: Setting, rng: np.random.Generator, data: dict[str, str]) -> Traffics:
-    """Load what every account asks; no text is asked by two of them, but by both thieves.
+    """Load what every account asks: both thieves the same, and some news of the wide customer's.
 
     Raises:
         DataError: a data set is missing or damaged.
