@@ -76,7 +76,7 @@ BUILT_IN: Final[Mapping[str, Plan]] = {
     # What the guard does by itself: noise from the knee on, refusal at the ceiling.
     GUARD: Plan(),
     # Noise last. Where the rungs are is judgment; what they cost whom is measured:
-    # `toll-timelines`: seconds.*.
+    # `toll-timelines`: paid_seconds.*.
     "toll": Plan(meter=0.5, challenge=0.0, throttle=0.25, noise=0.5, refuse=1.0),
 }
 """Plans that exist without being written."""

@@ -185,9 +185,10 @@ class Policy:
         Returns:
             The word for the record, and the seconds that were paid.
         """
-        if verdict.refused:
-            raise BudgetExhausted(_EXHAUSTED)
         ladder, now, pool = case.ladder, self._ticks(), case.account.pool
+        # In shadow the guard refuses nothing, so it is asked here who would have been refused.
+        if verdict.refused or ladder.rung(verdict.before - case.relief) == "refused":
+            raise BudgetExhausted(_EXHAUSTED)
         per_minute = ladder.plan.inputs_per_minute
         rationed = ladder.rations(verdict.coverage - case.relief)
         if rationed:
