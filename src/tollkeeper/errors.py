@@ -16,7 +16,8 @@
     │   └── BudgetExhausted        a hard query budget is spent
     ├── EncoderError               the encoder failed or answered garbage
     ├── LedgerError                the store failed; nothing was answered
-    │   └── ConflictError          another writer came first: read again and try again
+    │   ├── ConflictError          another writer came first: read again and try again
+    │   └── SpentError             the store of used proofs failed; what needs none is answered
     ├── GuardError                 guard state and guard settings do not fit each other
     ├── CalibrationError           a calibration sample is unusable
     ├── ConfigurationError         settings are wrong; raised at start, never per request
@@ -129,6 +130,10 @@ class ConflictError(LedgerError):
         )
         self.expected = expected
         self.found = found
+
+
+class SpentError(LedgerError):
+    """The store of used proofs and allowances failed; what needs neither can be answered."""
 
 
 class GuardError(TollkeeperError):

@@ -18,10 +18,12 @@ import pytest
 import yaml
 
 from tollkeeper.client import Solver, paying_client
+from tollkeeper.gateway.plans import Plan
+from tollkeeper.gateway.settings import Settings
 from tollkeeper.testing import HashEncoder
 
 PAGE = "docs/challenge.md"
-PLAN = {
+PLAN: dict[str, Any] = {
     "challenge": 0.0,
     "first_seconds": 0.001,
     "last_seconds": 0.002,
@@ -118,6 +120,28 @@ def test_one_tenant_is_enforced_while_all_are_asking(start_gateway: Any) -> None
     assert set(seen["acme"]) == {"answered", "challenge_required"}
     assert set(seen["paying"]) == {"answered"}
     assert set(seen["other"]) == {"answered"}
+
+
+def test_plans_that_were_read_anew_hold_for_clients_and_for_the_operator(
+    start_gateway: Any,
+) -> None:
+    """After a reload the next request meets the new plan, and the operator's report names it."""
+    live = start_gateway(HashEncoder(16))
+    model = live.gateway.service.encoder.name
+    with openai.OpenAI(base_url=live.url, api_key=live.key, max_retries=0) as client:
+
+        def ask(number: int) -> None:
+            texts = [f"walk {number} {i}" for i in range(30)]
+            client.embeddings.create(model=model, input=texts)
+
+        for number in range(5):
+            ask(number)
+        live.gateway.reload(Settings(plans={"pays": Plan(**PLAN)}, plan="pays"))
+        with pytest.raises(openai.APIStatusError) as caught:
+            ask(5)
+    assert caught.value.code == "challenge_required"
+    report = live.gateway._operator.tenant("default")
+    assert (report.plan, report.standing) == ("pays", "challenged")
 
 
 def test_a_hangup_reads_the_plans_anew(tmp_path: Path) -> None:

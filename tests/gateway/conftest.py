@@ -14,10 +14,12 @@ from tollkeeper.client.offers import offered
 from tollkeeper.errors import (
     ChallengeRequired,
 )
+from tollkeeper.gateway.archive import Archive
 from tollkeeper.gateway.asks import Ask
 from tollkeeper.gateway.assembly import make_service
 from tollkeeper.gateway.desk import Desk
 from tollkeeper.gateway.grants import Grant, Grants
+from tollkeeper.gateway.links import Links
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.plans import Plan
 from tollkeeper.gateway.service import Service
@@ -28,7 +30,7 @@ from tollkeeper.guard.price import Geometric
 from tollkeeper.ledger.memory import MemoryLedger
 from tollkeeper.ledger.spent import MemorySpent, SpentStore
 from tollkeeper.testing.encoders import hash_encoder
-from tollkeeper.types import Account, Entry
+from tollkeeper.types import Account, Entry, Tenant
 
 DIM = 16
 ENCODER = hash_encoder(DIM)
@@ -141,6 +143,15 @@ class Shop:
         now = self.clock.now
         grants = Grants(keys.derive(SECRET, "grants"))
         return grants.sign(Grant(f"g{inputs}", "acme", inputs, now, now + 86400))
+
+    def keep_tenant(self) -> None:
+        """Let the ledger know the tenant."""
+        self.ledger.add_tenant(Tenant("acme", "acme"))
+
+    def links(self) -> Links:
+        """The operator's hand on pools."""
+        archive = Archive(self.guard.profile.layout, None, self.guard.fingerprint)
+        return Links(self.ledger, archive, version="t/1", clock=self.clock, sleep=lambda _: None)
 
     def record(self, decision: str) -> Any:
         """The only record of a decision."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from tollkeeper.errors import LedgerError
-from tollkeeper.gateway.journal import MOST_AT_ONCE, Journal
+from tollkeeper.gateway.journal import MOST_A_MINUTE, Journal
 from tollkeeper.types import Record
 
 
@@ -41,16 +42,28 @@ def test_refusals_are_written_in_order_and_once() -> None:
 
 
 def test_a_tenant_that_hammers_is_counted() -> None:
-    """Beyond some records a tenant's refusals are a number in its last one; others lose none."""
+    """Beyond some records a minute a tenant's refusals are a number in one more; others lose none."""
     notes = Notes()
     journal = Journal(notes)
-    for _ in range(MOST_AT_ONCE + 5):
-        journal.note(record())
+    for number in range(MOST_A_MINUTE + 5):
+        journal.note(record(reason=f"r{number}"))
     journal.note(record("other"))
     journal.flush()
-    assert len(notes.taken) == MOST_AT_ONCE + 1
-    assert notes.taken[MOST_AT_ONCE - 1].reason == "why (and 5 more)"
-    assert notes.taken[-1].reason == "why"
+    assert len(notes.taken) == MOST_A_MINUTE + 1
+    journal.note(replace(record("other"), at=61.0))
+    journal.flush()
+    summary = f"r{MOST_A_MINUTE + 4} (the last of 5 more in a minute)"
+    assert [row.reason for row in notes.taken[-2:]] == [summary, "why"]
+
+
+def test_the_last_flush_sums_up() -> None:
+    """What was only counted is told when the server stops."""
+    notes = Notes()
+    journal = Journal(notes)
+    for _ in range(MOST_A_MINUTE + 1):
+        journal.note(record())
+    journal.flush(last=True)
+    assert notes.taken[-1].reason == "why (the last of 1 more in a minute)"
 
 
 def test_a_failed_flush_loses_nothing() -> None:
@@ -61,9 +74,9 @@ def test_a_failed_flush_loses_nothing() -> None:
     notes.fails = True
     with pytest.raises(LedgerError):
         journal.flush()
-    for _ in range(2 * MOST_AT_ONCE):
+    for _ in range(2 * MOST_A_MINUTE):
         journal.note(record(reason="later"))
     notes.fails = False
     journal.flush()
     assert notes.taken[0].reason == "first"
-    assert len(notes.taken) == MOST_AT_ONCE
+    assert len(notes.taken) == MOST_A_MINUTE

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tollkeeper.challenge.puzzle import HashPuzzle, ScryptPuzzle
+from tollkeeper.challenge.puzzle import ScryptPuzzle
 from tollkeeper.challenge.solve import solve
 from tollkeeper.client.offers import offered
 from tollkeeper.errors import (
     BudgetExhausted,
+    ConflictError,
     ProofError,
     SuspendedError,
     ThrottledError,
 )
+from tollkeeper.gateway.archive import Archive, Kept
+from tollkeeper.gateway.asks import Ask
 from tollkeeper.gateway.plans import Plan
+from tollkeeper.guard.layout import Layout
+from tollkeeper.ledger.memory import MemoryLedger
 from tollkeeper.testing.encoders import hash_encoder
 
 PAYS = Plan(challenge=0.0, first_seconds=0.01, last_seconds=0.08, noise=None)
@@ -78,18 +86,33 @@ def test_a_throttled_request_pays_nothing(open_shop: Any) -> None:
 
 
 def test_challenges_left_unsolved_are_bounded(open_shop: Any) -> None:
-    """A client that only collects challenges is told to wait, until a minute or a payment passes."""
+    """Who only collects challenges gets no more of them, but may pay, and repeats are answered."""
     shop = open_shop(plan=PAYS.model_copy(update={"unpaid_per_minute": 3}))
     shop.walk()
     error = [shop.challenge(f"new {i}", body=b"%d" % i) for i in range(3)][-1]
     with pytest.raises(ThrottledError) as caught:
-        shop.desk.check(shop.account, "req")
+        shop.ask("new 3")
     assert 1 <= caught.value.retry_after_s <= 60
+    shop.ask("walk 1")
     shop.ask("new 2", token=shop.token(error.challenge), body=b"2")
-    shop.desk.check(shop.account, "req")
     shop.challenge("new 3")
+    with pytest.raises(ThrottledError):
+        shop.ask("new 4")
     shop.ticks.now += 61
-    shop.desk.check(shop.account, "req")
+    shop.challenge("new 4")
+
+
+def test_patience_follows_a_changed_plan(open_shop: Any) -> None:
+    """A bound that the operator raises still is one."""
+    shop = open_shop(plan=PAYS.model_copy(update={"unpaid_per_minute": 1}))
+    shop.walk()
+    shop.challenge("new 0")
+    raised = PAYS.model_copy(update={"unpaid_per_minute": 3})
+    shop.service.admission.replace_plans({"plan": raised}, "plan")
+    shop.challenge("new 1")
+    shop.challenge("new 2")
+    with pytest.raises(ThrottledError):
+        shop.ask("new 3")
 
 
 def test_suspension_is_recorded(open_shop: Any) -> None:
@@ -162,15 +185,14 @@ def test_noise_waits_for_its_rung(open_shop: Any) -> None:
 
 
 def test_scrypt_puzzles_come_from_stock_and_verify_without_scrypt(
-    open_shop: Any,
-    monkeypatch: pytest.MonkeyPatch,
+    open_shop: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A plan of scrypt takes puzzles made ahead, hashes where there are none, and checks cheaply."""
+    """A plan of scrypt takes puzzles made ahead and no others, and checks them cheaply."""
     shop = open_shop(plan=PAYS.model_copy(update={"puzzle": "scrypt", "first_seconds": 0.08}))
     shop.walk()
-    offer = offered(shop.challenge("a").challenge)
-    assert offer is not None
-    assert isinstance(offer.puzzle, HashPuzzle)
+    with pytest.raises(ThrottledError):
+        shop.ask("a")
+    assert shop.desk.wants_stock
     shop.desk.restock()
     offer = offered(shop.challenge("b").challenge)
     assert offer is not None
@@ -204,3 +226,98 @@ def test_issuers_with_one_secret_understand_each_other(open_shop: Any) -> None:
         shop.walk()
     other.ask("new", token=shop.token(one.challenge("new").challenge))
     assert other.record("paid").charge == 1
+
+
+def test_a_shadow_shows_and_refuses_nothing(open_shop: Any) -> None:
+    """In shadow no meter is shown, and a proof of before, or garbage for one, is passed over."""
+    plan = PAYS.model_copy(update={"mode": "shadow", "shows_meter": True, "refuse": 1.0})
+    shop = open_shop(plan=plan)
+    assert shop.ask("one", token="garbage").allowance is None
+    shop.ask(*[f"walk {i}" for i in range(300)])
+    shop.ask(*[f"more {i}" for i in range(5)])
+    assert shop.record("refused").shadow
+
+
+def test_an_allowance_counts_in_shadow_too(open_shop: Any) -> None:
+    """A job that was agreed to before enforcement does not lock its customer out afterwards."""
+    shop = open_shop(plan=PAYS.model_copy(update={"mode": "shadow"}))
+    shop.ask(*[f"bulk {i}" for i in range(100)], grant=shop.grant(100))
+    assert shop.record("granted").shadow
+    assert shop.service.exposure(shop.account) == pytest.approx(0.0, abs=0.01)
+    assert shop.covered() > 0.03
+
+
+def test_a_pardon_forgets_relief_with_the_rest(open_shop: Any) -> None:
+    """After a pardon an account stands at nothing, not below it."""
+    shop = open_shop()
+    shop.ask(*[f"bulk {i}" for i in range(100)], grant=shop.grant(100))
+    shop.keep_tenant()
+    shop.links().pardon(shop.ledger.find_tenant("acme"))
+    assert shop.service.exposure(shop.account) == 0.0
+
+
+@given(
+    st.lists(
+        st.tuples(st.sets(st.integers(0, 40), max_size=30), st.floats(0, 1)),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_no_union_is_below_its_parts(parts: list[tuple[set[int], float]]) -> None:
+    """Whoever is linked, united or read at a start stands at least as far as each did alone."""
+    layout = Layout(8, 10)
+    archive = Archive(layout, None, "")
+    kept = []
+    for places, share in parts:
+        sketch = layout.empty()
+        for place in places:
+            sketch[place] = 255
+        kept.append(Kept(sketch, relief=share * layout.fraction(sketch)))
+    union = archive.united(*kept)
+    reached = [layout.fraction(one.sketch) - one.relief for one in kept]
+    assert layout.fraction(union.sketch) - union.relief >= max(reached) - 1e-12
+    assert union.relief >= 0
+    again = archive.united(union, *kept)
+    assert again.relief == pytest.approx(union.relief)
+    turned = archive.united(*reversed(kept))
+    assert turned.relief == pytest.approx(union.relief)
+
+
+def test_a_grant_covers_a_request_whoever_came_beside_it(open_shop: Any) -> None:
+    """What is gathered with a granted request changes neither its answer nor the others'."""
+    shop = open_shop(plan=Plan(noise=0.0, refuse=None))
+    shop.walk(150)
+    alone = shop.ask("walk 1").embeddings
+    account = replace(shop.account, grant=shop.grant(3))
+    asks = [Ask(account, (text,), "text", body=b"") for text in ("new", "walk 1", "x", "y", "z")]
+    for one in asks:
+        one.embeddings = shop.service.encoder.embed(one.inputs)
+    (charge,) = shop.service.charge(asks)
+    answers, _ = shop.service.settle(charge)
+    np.testing.assert_array_equal(answers[1].embeddings, alone)
+    decided = [row.decision for row in shop.records()[:5]]
+    assert decided.count("granted") == 3
+
+
+def test_a_lost_commit_gives_the_ration_back(open_shop: Any) -> None:
+    """An account that got nothing is not rationed for it."""
+
+    class Losing(MemoryLedger):
+        """A fake ledger that loses the next commits."""
+
+        losses = 0
+
+        def submit(self, submissions: Any) -> Any:
+            if not self.losses:
+                return super().submit(submissions)
+            self.losses -= 1
+            future: Future[Any] = Future()
+            future.set_exception(ConflictError("acme", expected=1, found=2))
+            return [future for _ in submissions]
+
+    shop = open_shop(plan=Plan(throttle=0.0, inputs_per_minute=1.0, noise=None), ledger=Losing())
+    shop.walk()
+    shop.ledger.losses = 3
+    shop.ask("new")
+    with pytest.raises(ThrottledError):
+        shop.ask("newer")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tollkeeper.errors import ConfigurationError, LedgerError
+from tollkeeper.errors import ConfigurationError, LedgerError, SpentError
 from tollkeeper.ledger import spent
 from tollkeeper.ledger.spent import MemorySpent, SqliteSpent, open_spent_store
 from tollkeeper.ledger.sqlite import SqliteLedger
@@ -138,3 +138,41 @@ def test_a_missing_directory_is_refused(path: Path) -> None:
     """The directory of the file must exist."""
     with pytest.raises(LedgerError, match="cannot be opened; let this user"):
         SqliteSpent(path / "deeper.db")
+
+
+class Hung(MemorySpent):
+    """A fake store that fails, slowly as it were, and counts who asked."""
+
+    asked = 0
+
+    def spend(self, name: str, amount: int, *, limit: int, expires: float) -> bool:
+        self.asked += 1
+        raise LedgerError("no answer in time")
+
+
+def test_a_store_that_failed_is_not_asked_for_a_while() -> None:
+    """The first failure is waited for, the next ones come at once, and later it is asked again."""
+    now, hung = [0.0], Hung()
+    fuse = Fuse(hung, ticks=lambda: now[0])
+    for _ in range(5):
+        with pytest.raises(SpentError):
+            fuse.spend("a", 1, limit=1, expires=9.0)
+    assert hung.asked == 1
+    now[0] += 2.1
+    with pytest.raises(SpentError):
+        fuse.spend("a", 1, limit=1, expires=9.0)
+    assert hung.asked == 2
+
+
+def test_a_fuse_passes_on_what_works() -> None:
+    """A store behind a fuse spends, gives back, counts, forgets and closes as it does alone."""
+    store = MemorySpent()
+    fuse = Fuse(store, ticks=lambda: 0.0)
+    assert fuse.spend("a", 2, limit=3, expires=9.0)
+    assert not fuse.spend("a", 2, limit=3, expires=9.0)
+    fuse.refund("a", 1)
+    assert fuse.spent("a") == store.spent("a") == 1
+    assert fuse.prune(10.0) == 1
+    fuse.close()
+    with pytest.raises(SpentError):
+        fuse.spent("a")

@@ -76,6 +76,7 @@ class Tally:
 
     Attributes:
         modality: of its inputs.
+        requests: how many.
         inputs: how many.
         charged: how many opened new space.
         noised: how many answers carry noise.
@@ -86,6 +87,7 @@ class Tally:
     """
 
     modality: str
+    requests: int
     inputs: int
     charged: float
     noised: int

@@ -32,7 +32,7 @@ from tollkeeper.guard import keys, profiles
 from tollkeeper.guard.guard import Guard
 from tollkeeper.guard.profiles import Profile
 from tollkeeper.guard.windows import Windows
-from tollkeeper.ledger.spent import MemorySpent, SpentStore
+from tollkeeper.ledger.spent import Fuse, MemorySpent, SpentStore
 
 RATES: Final[Mapping[str, float]] = {SHA_256: 1_000_000.0, SCRYPT: 20.0}
 """Evaluations a second on the reference machine: one core of a slow laptop with our Python client,
@@ -128,8 +128,9 @@ def make_service(
     Raises:
         ConfigurationError: the default plan is not written.
     """
-    issuer = Issuer(keys.derive(secret, "challenges"), entropy=os.urandom)
-    spent = MemorySpent() if spent is None else spent
+    # Of one model: two deployments may share a master key, and not their store of used proofs.
+    issuer = Issuer(keys.derive(secret, "challenges", encoder.name), entropy=os.urandom)
+    spent = Fuse(MemorySpent() if spent is None else spent, ticks=ticks)
     booth = Booth(
         issuer,
         spent,

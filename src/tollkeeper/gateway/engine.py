@@ -150,6 +150,7 @@ class Engine:
             except Exception as error:  # noqa: BLE001 - see below
                 # The thread must outlive any request; the client gets a 503.
                 _log.exception("engine.failed")
+                self._service.give_back([piece.ask for piece in pieces])
                 failure = LedgerError(f"the engine failed: {type(error).__name__}")
                 self._finish([(piece.ask, failure) for piece in pieces])
 
@@ -208,7 +209,6 @@ class Engine:
         answers, again = self._service.settle(charge)
         if again:
             self._queue.put(again)
-            return []
         return list(zip(charge.asks, answers, strict=True))
 
     def _finish(self, outcomes: list[tuple[Ask, Outcome]]) -> None:

@@ -15,8 +15,12 @@ from typing import Final
 from tollkeeper.ledger.base import Notes
 from tollkeeper.types import Record
 
-MOST_AT_ONCE: Final = 20
-"""Refusals of one tenant that one flush keeps; more are counted."""
+MOST_A_MINUTE: Final = 20
+"""Refusals of one tenant that are kept; more are counted."""
+
+MINUTE_S: Final = 60.0
+MOST_WAITING: Final = 10_000
+"""Records kept while the ledger fails."""
 
 
 class Journal:
@@ -27,42 +31,49 @@ class Journal:
         self._ledger = ledger
         self._lock = threading.Lock()
         self._gathered: list[Record] = []
+        self._minute = 0
         self._counts: Counter[str] = Counter()
+        self._last: dict[str, Record] = {}
 
     def note(self, record: Record) -> None:
-        """Keep a record until the next flush."""
+        """Keep a record until the next flush, if its tenant's minute is not full."""
         with self._lock:
+            minute = int(record.at // MINUTE_S)
+            if minute != self._minute:
+                self._sum_up()
+                self._minute = minute
             self._counts[record.tenant] += 1
-            if self._counts[record.tenant] <= MOST_AT_ONCE:
+            if self._counts[record.tenant] <= MOST_A_MINUTE:
                 self._gathered.append(record)
+            else:
+                self._last[record.tenant] = record
 
-    def flush(self) -> None:
+    def flush(self, *, last: bool = False) -> None:
         """Write what was gathered.
+
+        Args:
+            last: whether what was only counted is summed up now, for there is no next time.
 
         Raises:
             LedgerError: the ledger failed; what was gathered is kept for the next flush.
         """
         with self._lock:
-            gathered, counts = self._gathered, self._counts
-            self._gathered, self._counts = [], Counter()
+            if last:
+                self._sum_up()
+            gathered, self._gathered = self._gathered, []
         if not gathered:
             return
         try:
-            self._ledger.note(_with_rest(gathered, counts))
+            self._ledger.note(gathered)
         except BaseException:
             with self._lock:
-                self._gathered = gathered + self._gathered
-                self._counts += counts
+                self._gathered = (gathered + self._gathered)[:MOST_WAITING]
             raise
 
-
-def _with_rest(gathered: list[Record], counts: Counter[str]) -> list[Record]:
-    """Say in a tenant's last record how many more there were."""
-    last = {record.tenant: number for number, record in enumerate(gathered)}
-    records = list(gathered)
-    for tenant, number in last.items():
-        more = counts[tenant] - MOST_AT_ONCE
-        if more > 0:
-            reason = f"{records[number].reason} (and {more} more)"
-            records[number] = replace(records[number], reason=reason)
-    return records
+    def _sum_up(self) -> None:
+        """Say of each tenant that was only counted in the end how often it was refused beside."""
+        for tenant, record in self._last.items():
+            more = self._counts[tenant] - MOST_A_MINUTE
+            reason = f"{record.reason} (the last of {more} more in a minute)"
+            self._gathered.append(replace(record, reason=reason))
+        self._counts, self._last = Counter(), {}

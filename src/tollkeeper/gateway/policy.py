@@ -20,6 +20,7 @@ from tollkeeper.errors import (
     RefusalError,
     SuspendedError,
     ThrottledError,
+    TollkeeperError,
 )
 from tollkeeper.gateway.asks import Ask
 from tollkeeper.gateway.booth import Booth
@@ -232,7 +233,7 @@ def due(case: Case, verdict: Verdict) -> float:
     return math.fsum(case.ladder.seconds(coverage) for coverage in reached.tolist())
 
 
-def action_of(error: RefusalError) -> str:
+def action_of(error: TollkeeperError) -> str:
     """Return the record's word for a refusal."""
     return next((word for kind, word in _ACTIONS.items() if isinstance(error, kind)), "refused")
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -154,7 +155,7 @@ class Gateway:
         if close is not None:
             await asyncio.to_thread(close)
         self._keeper.shutdown()
-        await asyncio.to_thread(self._flush)
+        await asyncio.to_thread(partial(self._flush, last=True))
         await asyncio.to_thread(self.spent.close)
         await asyncio.to_thread(self.store.close)
 
@@ -174,10 +175,10 @@ class Gateway:
         for warning in self._operator.plan_warnings():
             _log.warning("plans.doubtful %s", warning)
 
-    def _flush(self) -> None:
+    def _flush(self, *, last: bool = False) -> None:
         """Write down what was refused lately."""
         try:
-            self.service.journal.flush()
+            self.service.journal.flush(last=last)
         except TollkeeperError as error:
             _log.warning("journal.unwritten error=%s", error)
 

@@ -16,7 +16,14 @@ from typing import Literal, Protocol
 import numpy as np
 
 from tollkeeper.encoders.base import Encoder
-from tollkeeper.errors import ConflictError, LedgerError, RefusalError, TollkeeperError
+from tollkeeper.errors import (
+    ConflictError,
+    LedgerError,
+    RefusalError,
+    RequestError,
+    SpentError,
+    TollkeeperError,
+)
 from tollkeeper.gateway.admission import Admission, Admitted
 from tollkeeper.gateway.archive import Archive, Kept
 from tollkeeper.gateway.asks import Answer, Ask, Charge, Tally
@@ -184,7 +191,7 @@ class Service:
         except TollkeeperError as error:
             if isinstance(error, LedgerError):
                 self.metrics.fallbacks.labels("ledger", "closed").inc()
-            self._give_back(asks)
+            self.give_back(asks)
             return Charge(asks=asks, answers=[error] * len(asks))
         if charge.submission is None:
             # Refused, perhaps for a state that an operator has changed since.
@@ -196,7 +203,7 @@ class Service:
         head = work.head
         try:
             admitted = self.admission.admit(head.kept, asks, spent=head.spent)
-        except RefusalError as error:
+        except (RefusalError, RequestError, SpentError) as error:
             self._refused(work, asks[0], error)
             charge.asks.extend(asks)
             charge.answers.extend([error] * len(asks))
@@ -212,6 +219,7 @@ class Service:
         charge.tallies.append(
             Tally(
                 asks[0].modality,
+                len(asks),
                 inputs,
                 verdict.charge,
                 noised,
@@ -262,12 +270,16 @@ class Service:
             )
         )
 
-    def _refused(self, work: _Work, ask: Ask, error: RefusalError) -> None:
+    def _refused(self, work: _Work, ask: Ask, error: TollkeeperError) -> None:
         """Tell the operator, not the client, why a request is not answered."""
+        if isinstance(error, SpentError):
+            self.metrics.fallbacks.labels("spent", "closed").inc()
+            return
         kept = work.head.kept
         coverage = self.guard.fraction(kept.sketch)
         rung = self.admission.ladder(ask.account).rung(coverage - kept.relief)
-        self.metrics.decisions.labels(action_of(error), "enforce").inc()
+        mode = "enforce" if self.admission.enforces(ask.account) else "shadow"
+        self.metrics.decisions.labels(action_of(error), mode).inc()
         self.journal.note(
             replace(
                 self._blank(work.now, ask.account, ask.request_id),
@@ -320,8 +332,9 @@ class Service:
         """After the commit's future is done: the answers to give, and the asks to charge again.
 
         Returns:
-            Answers in the order of `charge.asks`, and nothing to repeat; or, after a
-            conflict with another writer, no answers and the asks to pass to `charge`.
+            Answers in the order of `charge.asks`, and what to pass to `charge` again: after a
+            conflict with another writer those that would have been answered, which are then
+            not among `charge.asks` any more.
         """
         failed = None if charge.future is None else failure(charge.future)
         if failed is None:
@@ -331,16 +344,17 @@ class Service:
         attempts = min(ask.attempts for ask in charge.asks)
         if isinstance(failed, ConflictError) and attempts < MAX_ATTEMPTS:
             self.metrics.conflicts.inc()
-            self._give_back(charge.asks)
-            for ask in charge.asks:
+            again = _take_answered(charge)
+            self.give_back(again)
+            for ask in again:
                 ask.attempts += 1
-            return [], charge.asks
+            return charge.answers, again
         policy = "open" if self._open else "closed"
         self.metrics.fallbacks.labels("ledger", policy).inc()
         if self._open and not isinstance(failed, ConflictError):
             self._count(charge)
             return charge.answers, []
-        self._give_back(charge.asks)
+        self.give_back(charge.asks)
         return [failed] * len(charge.asks), []
 
     def _count(self, charge: Charge) -> None:
@@ -351,9 +365,9 @@ class Service:
             self.metrics.coverage.observe(tally.coverage)
             self.metrics.puzzle_seconds.inc(tally.paid_s)
             mode = "enforce" if tally.enforced else "shadow"
-            self.metrics.decisions.labels(tally.decision, mode).inc()
+            self.metrics.decisions.labels(tally.decision, mode).inc(tally.requests)
 
-    def _give_back(self, asks: Sequence[Ask]) -> None:
+    def give_back(self, asks: Sequence[Ask]) -> None:
         """Give back what asks paid that are not answered, or are charged anew."""
         try:
             self.admission.refund(asks)
@@ -393,13 +407,24 @@ class Service:
 def _alike(asks: Sequence[Ask]) -> Iterable[list[Ask]]:
     """Group asks that one guard call can answer: same tenant, same width.
 
-    Asks with a budget stay alone, so that each meets the spend of those before it.
+    Asks with a budget stay alone, so that each meets the spend of those before it. One account's
+    asks may differ in what an operator changed between them.
     """
-    groups: dict[tuple[str, int | None, int], list[Ask]] = {}
+    groups: dict[tuple[Account, int | None, int], list[Ask]] = {}
     for ask in asks:
-        alone = id(ask) if ask.account.budget is not None else 0
-        groups.setdefault((ask.account.tenant, ask.dimensions, alone), []).append(ask)
+        account = ask.account
+        # A grant covers a request whole or not at all, whoever came beside it.
+        alone = id(ask) if account.budget is not None or account.grant else 0
+        groups.setdefault((replace(account, key_id=""), ask.dimensions, alone), []).append(ask)
     return groups.values()
+
+
+def _take_answered(charge: Charge) -> list[Ask]:
+    """Take the asks out of a charge that were to be answered; what was refused stays."""
+    pairs = list(zip(charge.asks, charge.answers, strict=True))
+    charge.asks = [ask for ask, answer in pairs if not isinstance(answer, Answer)]
+    charge.answers = [answer for _, answer in pairs if not isinstance(answer, Answer)]
+    return [ask for ask, answer in pairs if isinstance(answer, Answer)]
 
 
 def _answer(ask: Ask, admitted: Admitted, rows: slice) -> Answer:

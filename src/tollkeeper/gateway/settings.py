@@ -114,9 +114,12 @@ class Settings(BaseSettings):
     @property
     def spent_url(self) -> str:
         """The URL of the store of used proofs, with the default filled in."""
-        in_memory = self.ledger is not None and self.ledger.startswith("memory:")
-        default = "memory://" if in_memory else str((self.data_dir / "spent.sqlite3").absolute())
-        return self.spent or default
+        scheme, separator, rest = self.ledger_url.partition("://")
+        if scheme == "memory":
+            return self.spent or "memory://"
+        # Beside the ledger, so that whoever shares the one shares the other.
+        ledger = Path(rest if separator else self.ledger_url)
+        return self.spent or str(ledger.absolute().with_name("spent.sqlite3"))
 
     def redacted(self) -> dict[str, Any]:
         """Return the effective settings with secrets masked, ready for printing."""

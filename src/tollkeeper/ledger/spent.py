@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
-from tollkeeper.errors import ConfigurationError, LedgerError
+from tollkeeper.errors import ConfigurationError, LedgerError, SpentError
 from tollkeeper.ledger.rows import number, text, whole
 from tollkeeper.ledger.schema import Layout, connect, explained, prepare, verify
 
 MOST_NAMES: Final = 1_000_000
 """A process that serves for weeks must not fill its memory with names that nobody prunes."""
+
+FUSE_S: Final = 2.0
+"""How long a store that failed is not asked."""
+
+T = TypeVar("T")
 
 PRUNED_AT_ONCE: Final = 5000
 """Names deleted in one transaction; requests get their turn in between."""
@@ -253,6 +259,49 @@ def spending(name: str, amount: int, *, limit: int, expires: float) -> dict[str,
         "limit": whole("limit", limit),
         "expires": number("expires", expires),
     }
+
+
+class Fuse:
+    """A store that, once it failed, fails at once for a while.
+
+    Requests wait for the store one after the other; if it hangs, each would hold up those
+    behind it, also of tenants who need no store.
+    """
+
+    def __init__(self, store: SpentStore, *, ticks: Callable[[], float]) -> None:
+        """Pass everything on to `store`; `ticks` are seconds that never jump."""
+        self._store = store
+        self._ticks = ticks
+        self._blown_until = -math.inf
+
+    def spend(self, name: str, amount: int, *, limit: int, expires: float) -> bool:
+        """As the store does; raises SpentError."""
+        return self._try(lambda: self._store.spend(name, amount, limit=limit, expires=expires))
+
+    def refund(self, name: str, amount: int) -> None:
+        """As the store does; raises SpentError."""
+        self._try(lambda: self._store.refund(name, amount))
+
+    def spent(self, name: str) -> int:
+        """As the store does; raises SpentError."""
+        return self._try(lambda: self._store.spent(name))
+
+    def prune(self, before: float) -> int:
+        """As the store does; raises SpentError."""
+        return self._try(lambda: self._store.prune(before))
+
+    def close(self) -> None:
+        """Close the store."""
+        self._store.close()
+
+    def _try(self, ask: Callable[[], T]) -> T:
+        if self._ticks() < self._blown_until:
+            raise SpentError(f"the {SPENT.noun} failed a moment ago; it is asked again shortly")
+        try:
+            return ask()
+        except LedgerError as error:
+            self._blown_until = self._ticks() + FUSE_S
+            raise SpentError(str(error)) from error
 
 
 def open_spent_store(url: str) -> SpentStore:
