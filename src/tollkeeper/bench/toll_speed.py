@@ -47,6 +47,8 @@ _CALIBRATION_TEXTS = 2000
 _PRIMED = 64
 """Inputs that bring a tenant past the knee."""
 
+_PRIME_S = 0.5
+
 
 _TIMES = TimesSetting()
 
@@ -75,9 +77,9 @@ class Setting:
     every: int = 20
     inputs: tuple[int, ...] = (1, 32)
     connections: int = 16
-    rounds: int = 5
-    warm_s: float = 0.5
-    seconds: float = 3.0
+    rounds: int = 10
+    warm_s: float = 0.3
+    seconds: float = 1.5
     times: TimesSetting = _TIMES
 
 
@@ -273,7 +275,14 @@ class _Stand:
 
     def _prime(self, key: str) -> None:
         """Bring a tenant past the knee, paying on the way if need be."""
-        plan = replace(self._plan(key, _PRIMED), connections=1, every=1, warm_s=0.0, distinct=1)
+        plan = replace(
+            self._plan(key, _PRIMED),
+            connections=1,
+            every=1,
+            warm_s=0.0,
+            seconds=_PRIME_S,
+            distinct=1,
+        )
         self._steps.load(plan)
 
     def _turn(self, key: str, inputs: int) -> Turn:

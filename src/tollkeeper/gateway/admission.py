@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from tollkeeper.errors import RefusalError
 from tollkeeper.gateway.archive import Kept
 from tollkeeper.gateway.asks import Ask
 from tollkeeper.gateway.booth import Booth
-from tollkeeper.gateway.grants import Grants
+from tollkeeper.gateway.grants import Grant, Grants
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.plans import Ladder, Plan, Plans
 from tollkeeper.gateway.policy import Case, Decision, Policy
@@ -44,6 +44,14 @@ class Admitted:
     decision: Decision
     relief: float
     enforced: bool
+
+
+class _Weighed(NamedTuple):
+    """A verdict without embeddings, what makes these, and what the verdict took."""
+
+    verdict: Verdict
+    answer: Callable[[], Embeddings]
+    seconds: float
 
 
 class Admission:
@@ -93,13 +101,14 @@ class Admission:
         # What clients get in shadow mode is what profile `none` gives them.
         self._unguarded = Guard(profiles.NONE, guard.calibration, secret=bytes(32))
 
-    def replace_plans(self, written: Mapping[str, Plan], default: str) -> None:
+    def replace_plans(self, written: Mapping[str, Plan], default: str) -> Plans:
         """Let other plans hold from the next request on.
 
         Raises:
             ConfigurationError: the default is not written.
         """
         self.plans = Plans(written, default, self.plans.scale)
+        return self.plans
 
     def ladder(self, account: Account) -> Ladder:
         """Return the ladder of an account."""
@@ -107,8 +116,22 @@ class Admission:
 
     def enforces(self, account: Account) -> bool:
         """Return whether decisions about an account are carried out."""
-        mode = self.plans.mode(account.tenant, account.plan, account.mode)
+        return self._enforced(self.plans, account)
+
+    def _enforced(self, plans: Plans, account: Account) -> bool:
+        mode = plans.mode(account.tenant, account.plan, account.mode)
         return mode == "enforce" and not self._shadow
+
+    def granted(self, account: Account) -> Grant | None:
+        """Return the grant of an account, if it runs and is not used up.
+
+        Raises:
+            LedgerError: the store of what is spent failed.
+        """
+        grant = self._grants.read(account.grant, tenant=account.tenant)
+        if grant is None or not grant.since <= self._clock() < grant.until:
+            return None
+        return grant if self._spent.spent(grant.account) < grant.inputs else None
 
     def admit(self, kept: Kept, asks: Sequence[Ask], *, spent: float) -> Admitted | None:
         """Decide about requests of one account and width, together if that is the same.
@@ -124,20 +147,26 @@ class Admission:
         Raises:
             RefusalError: the only request is not answered, and nothing was marked.
         """
-        account = asks[0].account
-        case = Case(account, self.ladder(account), self.enforces(account), kept.relief)
-        case, verdict = self._judge(case, kept, asks)
+        account, plans = asks[0].account, self.plans  # which may be replaced meanwhile
+        ladder, enforced = plans.of(account.plan), self._enforced(plans, account)
+        case = Case(account, ladder, enforced, kept.relief)
+        case, weighed = self._judge(case, kept, asks)
+        verdict = weighed.verdict
         if len(asks) > 1 and (verdict.refused or self._policy.is_steep(case, verdict)):
             self.refund(asks)
             return None
         try:
             decision = self._policy.decide(case, asks[0], verdict, spent=spent)
         except RefusalError:
+            self._metrics.guard_seconds.observe(weighed.seconds)
             self.refund(asks)
             raise
         relief = verdict.coverage - verdict.before if case.grant is not None else 0.0
         after = replace(kept, sketch=verdict.sketch, relief=kept.relief + relief)
-        outgoing = verdict.embeddings if case.enforced else self._unguarded_answer(asks)
+        # Last, for what is not answered needs no noise.
+        started = time.perf_counter()
+        outgoing = weighed.answer() if case.enforced else self._unguarded_answer(asks)
+        self._metrics.guard_seconds.observe(weighed.seconds + time.perf_counter() - started)
         return Admitted(verdict, outgoing, after, decision, relief, case.enforced)
 
     def refund(self, asks: Sequence[Ask]) -> None:
@@ -147,6 +176,7 @@ class Admission:
             LedgerError: the store of what is spent failed.
         """
         for ask in asks:
+            self._policy.put_back(ask)
             while ask.spendings:
                 self._spent.refund(*ask.spendings.pop())
 
@@ -158,30 +188,29 @@ class Admission:
         """
         self._spent.prune(self._clock() - kept_s)
 
-    def _judge(self, case: Case, kept: Kept, asks: Sequence[Ask]) -> tuple[Case, Verdict]:
+    def _judge(self, case: Case, kept: Kept, asks: Sequence[Ask]) -> tuple[Case, _Weighed]:
         """Price requests under a grant, if there is one that covers them, else under the plan.
 
         All inputs of a request are counted, or one new input would fetch clean answers to any
         number of old ones; and a request without a new one needs no grant.
         """
-        grant = self._grants.read(case.account.grant, tenant=case.account.tenant)
-        now = self._clock()
-        if grant is not None and case.enforced and grant.since <= now < grant.until:
+        grant = self.granted(case.account)
+        if grant is not None:
             granted = replace(case, grant=grant)
-            verdict = self._verdict(granted, kept, asks)
+            weighed = self._weigh(granted, kept, asks)
             amount = sum(len(ask.inputs) for ask in asks)
-            if verdict.charge and self._spent.spend(
+            if weighed.verdict.charge and self._spent.spend(
                 grant.account, amount, limit=grant.inputs, expires=grant.until
             ):
                 asks[0].spendings.append((grant.account, amount))
-                return granted, verdict
-        return case, self._verdict(case, kept, asks)
+                return granted, weighed
+        return case, self._weigh(case, kept, asks)
 
-    def _verdict(self, case: Case, kept: Kept, asks: Sequence[Ask]) -> Verdict:
+    def _weigh(self, case: Case, kept: Kept, asks: Sequence[Ask]) -> _Weighed:
         key = self.guard.tenant_key(case.account.tenant, version=self._key_version)
         items = [item for ask in asks for item in ask.inputs]
         started = time.perf_counter()
-        verdict = self.guard.admit(
+        verdict, answer = self.guard.weigh(
             kept.sketch,
             _stack([ask.embeddings for ask in asks]),
             key=key,
@@ -190,8 +219,7 @@ class Admission:
             dimensions=asks[0].dimensions,
             terms=_terms(case),
         )
-        self._metrics.guard_seconds.observe(time.perf_counter() - started)
-        return verdict
+        return _Weighed(verdict, answer, time.perf_counter() - started)
 
     def _unguarded_answer(self, asks: Sequence[Ask]) -> Embeddings:
         """Return what clients get where nothing is enforced."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -196,6 +196,35 @@ class Guard:
         Raises:
             GuardError: an argument does not fit this guard; nothing was decided.
         """
+        verdict, answer = self.weigh(
+            sketch,
+            embeddings,
+            key=key,
+            rng=rng,
+            identities=identities,
+            dimensions=dimensions,
+            terms=terms,
+        )
+        return verdict if verdict.refused else replace(verdict, embeddings=answer())
+
+    def weigh(
+        self,
+        sketch: Sketch,
+        embeddings: Embeddings,
+        *,
+        key: bytes,
+        rng: np.random.Generator,
+        identities: Sequence[bytes] | None = None,
+        dimensions: int | None = None,
+        terms: Terms | None = None,
+    ) -> tuple[Verdict, Callable[[], Embeddings]]:
+        """Price n inputs and leave their answers to be made later, or never.
+
+        Args and errors are those of `admit`.
+
+        Returns:
+            What `admit` returns, but without embeddings; and what makes these.
+        """
         clean = self._checked(embeddings)
         width = self._checked_width(dimensions)
         if identities is not None and len(identities) != len(clean):
@@ -204,27 +233,35 @@ class Guard:
         opened = visit.opened > 0
         terms = terms or self._terms
         if _is_over(visit, terms.ceiling):
-            return self._refusal(visit, sketch, width)
+            refusal = self._refusal(visit, sketch, width)
+            return refusal, lambda: refusal.embeddings
         coverage = float(visit.fractions[-1]) if len(clean) else visit.before
-        answer, scales = clean, np.zeros(len(clean), np.float32)
+        prices = np.zeros(len(clean))
         # Coverage never falls within a batch, so the last input decides whether any pays.
         if coverage - terms.forgiven > self.profile.price.free_until:
             prices = self.profile.price(np.maximum(visit.fractions - terms.forgiven, 0.0))
-            answer = self._noisy(clean, prices, key=key, identities=identities, rng=rng)
-            scales = (prices * self._unit).astype(np.float32)
-        if width < self.calibration.dim:
-            answer = _with_norms(answer[:, :width], 1.0)
-        return Verdict(
-            embeddings=self._transform(key, width)(answer),
+        transform = self._transform(key, width)
+
+        def answer() -> Embeddings:
+            made = clean
+            if prices.any():
+                made = self._noisy(clean, prices, key=key, identities=identities, rng=rng)
+            if width < self.calibration.dim:
+                made = _with_norms(made[:, :width], 1.0)
+            return transform(made)
+
+        verdict = Verdict(
+            embeddings=np.empty((0, transform.out_dim), np.float32),
             sketch=visit.sketch,
             coverage=coverage,
-            noise_scale=scales,
+            noise_scale=(prices * self._unit).astype(np.float32),
             opened=opened,
             charge=float(np.count_nonzero(opened)),
             before=visit.before,
             fractions=visit.fractions,
             places=visit.places,
         )
+        return verdict, answer
 
     def _refusal(self, visit: Visit, sketch: Sketch, width: int) -> Verdict:
         """Return the verdict on a request that asks for something new at the ceiling."""
