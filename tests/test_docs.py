@@ -15,6 +15,7 @@ from tollkeeper.bench.tables import insert, mentioned
 from tollkeeper.cli import app
 from tollkeeper.gateway import wire
 from tollkeeper.gateway.metrics import Metrics
+from tollkeeper.gateway.plans import BUILT_IN, Plan
 from tollkeeper.gateway.settings import Settings
 from tollkeeper.guard import profiles
 
@@ -129,6 +130,25 @@ def _anchors(page: Path) -> set[str]:
     """Return the anchors of a page's headings, as GitHub makes them."""
     titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_every_field_of_a_plan_is_explained() -> None:
+    """docs/policy.md has a line for each field of a plan, with its default and that of `toll`."""
+    text = (ROOT / "docs" / "policy.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (\S+) \| (\S+) \| ", text, re.MULTILINE)
+
+    def written(value: Any) -> str:
+        words = {"None": "`null`", "()": "none", "False": "`false`"}
+        return words.get(str(value)) or (f"`{value}`" if isinstance(value, str) else f"{value:g}")
+
+    def values(plan: Plan) -> dict[str, str]:
+        return {name: written(getattr(plan, name)) for name in Plan.model_fields}
+
+    def shown(text: str) -> str:
+        return f"{float(text):g}" if text[0].isdigit() else text
+
+    assert {name: shown(default) for name, default, _ in rows} == values(Plan())
+    assert {name: shown(toll) for name, _, toll in rows} == values(BUILT_IN["toll"])
 
 
 def test_tables_in_the_docs_are_those_of_the_results() -> None:

@@ -147,11 +147,10 @@ class Served:
         known = self.ask("GET", f"/tenants/{tenant}")
         if known["coverage"] is None:
             raise BenchError(f"profile {self.profile} keeps no books")
-        newest_first = self.ask("GET", f"/records?tenant={tenant}&limit={_MOST_RECORDS}")
         course, answered = [], 0
-        for record in reversed(newest_first):
-            answered += record["inputs"]
-            course.append(Answered(answered, record["coverage"], record["noise_scale"]))
+        for record in self.records(tenant):
+            answered += record.inputs
+            course.append(Answered(answered, record.coverage, record.noise_scale))
         return Visit(
             tenant=tenant,
             queries=known["queries"],
