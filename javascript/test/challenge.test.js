@@ -7,7 +7,7 @@ import { parseChallenges, solve } from "../index.js";
 
 const PAGE = readFileSync(new URL("../../docs/challenge.md", import.meta.url), "utf8");
 const [HASH, PASS] = PAGE.match(/^Payment id="[0-9a-f]{64}".*$/gm);
-const [HASH_SOLUTION] = PAGE.match(/(?<=smallest numbers is `)[\d-]+/);
+const [HASH_SOLUTION] = PAGE.match(/(?<=its solution is `)[\d-]+/);
 const [PASS_SOLUTION] = PAGE.match(/(?<=with the solution `)[\w-]+/);
 
 /** A header with this puzzle in it. */

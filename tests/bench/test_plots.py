@@ -66,6 +66,21 @@ def test_a_year_is_drawn_by_what_is_carried_over(tmp_path: Path) -> None:
         assert named in text
 
 
+def test_tolls_are_drawn_by_account(tmp_path: Path) -> None:
+    """Every account has a line of what it paid and one of what it covered."""
+    names = {
+        f"{family}.{account}.n{count}": metric(count / 1000)
+        for family in ("paid", "covered")
+        for account in ("narrow", "thief")
+        for count in (400, 800)
+    }
+    draw(Result("toll-timelines", "cpu", names, {}, {}), tmp_path / "x.svg")
+    text = (tmp_path / "x.svg").read_text()
+    for named in (">narrow<", ">thief<", "seconds paid", "price signal"):
+        assert named in text
+    assert ">wide<" not in text
+
+
 def test_others_have_no_picture(tmp_path: Path) -> None:
     """One line names those that have one."""
     with pytest.raises(BenchError, match=r"no picture of 'rda'.*guard-coverage"):

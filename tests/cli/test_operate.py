@@ -65,6 +65,8 @@ def test_standing_changes_are_shown(tmp_path: Path, cli: Callable[..., Any]) -> 
     assert change("grant", "acme", "--inputs", "500")["budget"] == 500
     assert change("suspend", "acme")["suspended"] is True
     assert change("resume", "acme")["suspended"] is False
+    assert change("allow", "acme", "--inputs", "70")["grant"]["inputs"] == 70
+    assert change("disallow", "acme")["grant"] is None
     assert change("link", "acme", "bolt")["pool"] == "acme/1"
     assert change("show", "bolt")["pool"] == change("show", "acme")["pool"]
     assert change("unlink", "bolt")["pool"] == "bolt"

@@ -78,6 +78,17 @@ def test_linking_over_http(live: Any) -> None:
     assert live.admin("GET", "/overlaps?above=1.1").json() == []
 
 
+def test_an_allowance_is_listed(live: Any) -> None:
+    """Tenants are shown with the allowance that they have, one by one and all together."""
+    allowed = {"inputs": 500, "days": 2, "note": "a job"}
+    assert live.admin("POST", "/tenants/default/allow", json=allowed).status_code == 200
+    tenant = live.admin("GET", "/tenants/default").json()
+    assert (tenant["grant"]["inputs"], tenant["grant"]["note"]) == (500, "a job")
+    assert tenant in live.admin("GET", "/tenants").json()
+    assert live.admin("POST", "/tenants/default/disallow").status_code == 200
+    assert live.admin("GET", "/tenants/default").json()["grant"] is None
+
+
 def test_a_budget_is_given_and_taken_away(live: Any) -> None:
     """A number sets it, null takes it away, as `--inputs inf` does."""
     for inputs, budget in ((5, 5.0), (None, None)):

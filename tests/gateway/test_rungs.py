@@ -36,6 +36,19 @@ def test_a_shadow_tells_what_would_have_been(open_shop: Any) -> None:
     assert shop.challenge("newer", mode="enforce").code == "challenge_required"
 
 
+def test_a_shadow_tells_who_would_have_been_refused(open_shop: Any) -> None:
+    """At the ceiling the records say `refused` in shadow too, and the client is answered."""
+    plan = Plan(mode="shadow", challenge=0.0, throttle=0.0, noise=None, refuse=0.0)
+    shop = open_shop(plan=plan)
+    shop.walk()
+    shop.ask("new")
+    assert (shop.records()[0].decision, shop.records()[0].shadow) == ("refused", True)
+    shop.ask("new")
+    assert shop.records()[0].decision == "answered"
+    with pytest.raises(BudgetExhausted):
+        shop.ask("newer", mode="enforce")
+
+
 def test_rations_are_given_out_evenly(open_shop: Any) -> None:
     """Past its rung an account gets its inputs per minute, is told when to return, and repeats."""
     shop = open_shop(plan=Plan(throttle=0.0, inputs_per_minute=6, noise=None))

@@ -115,6 +115,31 @@ def _windows(figure: Any, metrics: Mapping[str, Metric]) -> None:
             axes.legend(fontsize=7)
 
 
+def _tolls(figure: Any, metrics: Mapping[str, Metric]) -> None:
+    """Draw what accounts side by side have paid and covered, by inputs answered."""
+    accounts = ("narrow", "wide", "bulk", "thief", "leaver")
+    left, right = figure.subplots(1, 2)
+    for axes, family, label in (
+        (left, "paid", "puzzle seconds paid, reference machine"),
+        (right, "covered", "price signal"),
+    ):
+        for number, account in enumerate(accounts):
+            start = f"{family}.{account}.n"
+            points = sorted(
+                (int(name.removeprefix(start)), metric.value)
+                for name, metric in metrics.items()
+                if name.startswith(start)
+            )
+            if points:
+                # Of two thieves the one that leaves lies under the one that stays.
+                line = "--" if account == "leaver" else "-"
+                axes.plot(*zip(*points, strict=True), f"C{number}{line}o", ms=3, label=account)
+        axes.set_xlabel("inputs answered")
+        axes.set_ylabel(label)
+    left.set_yscale("symlog", linthresh=1)
+    right.legend(fontsize=7)
+
+
 def _copies(row: Any, metrics: Mapping[str, Metric]) -> None:
     """Draw theft curves without a guard, and the copies behind one, at their budget."""
     for axes, encoder in zip(row, ("text", "image"), strict=True):
@@ -155,5 +180,6 @@ _PICTURES: Mapping[str, Callable[[Any, Mapping[str, Metric]], None]] = {
     "guard-coverage": _signals,
     "guard-figures": _thefts,
     "guard-windows": _windows,
+    "toll-timelines": _tolls,
 }
 """Experiments with a picture."""

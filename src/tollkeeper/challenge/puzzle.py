@@ -104,7 +104,7 @@ class HashPuzzle(NamedTuple):
     @classmethod
     def of(cls, work: int, salt: str, searches: int = SEARCHES) -> HashPuzzle:
         """Return the puzzle that takes `work` hashes on average, from `searches` up."""
-        return cls(salt, min(SCALE, max(1, round(SCALE * searches / work))), searches)
+        return cls(salt, min(SCALE, max(1, SCALE * searches // work)), searches)
 
     @property
     def work(self) -> int:

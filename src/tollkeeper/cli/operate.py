@@ -16,7 +16,7 @@ from tollkeeper.cli.output import emit, table
 from tollkeeper.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from tollkeeper.gateway.operator import Operator
+    from tollkeeper.gateway.operator import Operator, TenantReport
     from tollkeeper.gateway.overlaps import Overlap
     from tollkeeper.types import KeyInfo
 
@@ -153,7 +153,7 @@ def list_tenants(
 ) -> None:
     """List all tenants with what they spent, covered and would pay."""
     with _operator(config, data_dir, ledger) as operator:
-        rows = [asdict(report) for report in operator.tenants()]
+        rows = [_plain(report) for report in operator.tenants()]
     emit(rows, as_json=as_json, prose=lambda rows: table(rows, _TENANT_COLUMNS))
 
 
@@ -386,8 +386,16 @@ def show_config(
 
 
 def _emit_tenant(operator: Operator, name: str, *, as_json: bool) -> None:
-    report = asdict(operator.tenant(name))
+    report = _plain(operator.tenant(name))
     emit(report, as_json=as_json, prose=lambda report: table([report], _TENANT_COLUMNS))
+
+
+def _plain(report: TenantReport) -> dict[str, Any]:
+    """Return a report as JSON can hold it, with the grant in it."""
+    import msgspec
+
+    plain: dict[str, Any] = msgspec.to_builtins(report)
+    return plain
 
 
 def _pair(pair: Overlap) -> dict[str, Any]:

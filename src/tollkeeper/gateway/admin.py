@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -115,8 +116,10 @@ class _Handlers:
         name = request.path_params.get("name")
         if name is None:
             found = await run_in_threadpool(self._operator.tenants)
-            return JSONResponse([asdict(row) for row in found])
-        return JSONResponse(asdict(await run_in_threadpool(self._operator.tenant, name)))
+            return JSONResponse(msgspec.to_builtins(found))
+        return JSONResponse(
+            msgspec.to_builtins(await run_in_threadpool(self._operator.tenant, name))
+        )
 
     async def overlaps(self, request: Request) -> Response:
         """Pairs of tenants that asked the same."""

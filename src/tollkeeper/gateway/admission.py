@@ -14,7 +14,7 @@ from tollkeeper.errors import RefusalError
 from tollkeeper.gateway.archive import Kept
 from tollkeeper.gateway.asks import Ask
 from tollkeeper.gateway.booth import Booth
-from tollkeeper.gateway.grants import Grants
+from tollkeeper.gateway.grants import Grant, Grants
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.plans import Ladder, Plan, Plans
 from tollkeeper.gateway.policy import Case, Decision, Policy
@@ -101,13 +101,14 @@ class Admission:
         # What clients get in shadow mode is what profile `none` gives them.
         self._unguarded = Guard(profiles.NONE, guard.calibration, secret=bytes(32))
 
-    def replace_plans(self, written: Mapping[str, Plan], default: str) -> None:
+    def replace_plans(self, written: Mapping[str, Plan], default: str) -> Plans:
         """Let other plans hold from the next request on.
 
         Raises:
             ConfigurationError: the default is not written.
         """
         self.plans = Plans(written, default, self.plans.scale)
+        return self.plans
 
     def ladder(self, account: Account) -> Ladder:
         """Return the ladder of an account."""
@@ -115,8 +116,22 @@ class Admission:
 
     def enforces(self, account: Account) -> bool:
         """Return whether decisions about an account are carried out."""
-        mode = self.plans.mode(account.tenant, account.plan, account.mode)
+        return self._enforced(self.plans, account)
+
+    def _enforced(self, plans: Plans, account: Account) -> bool:
+        mode = plans.mode(account.tenant, account.plan, account.mode)
         return mode == "enforce" and not self._shadow
+
+    def granted(self, account: Account) -> Grant | None:
+        """Return the grant of an account, if it runs and is not used up.
+
+        Raises:
+            LedgerError: the store of what is spent failed.
+        """
+        grant = self._grants.read(account.grant, tenant=account.tenant)
+        if grant is None or not grant.since <= self._clock() < grant.until:
+            return None
+        return grant if self._spent.spent(grant.account) < grant.inputs else None
 
     def admit(self, kept: Kept, asks: Sequence[Ask], *, spent: float) -> Admitted | None:
         """Decide about requests of one account and width, together if that is the same.
@@ -132,8 +147,9 @@ class Admission:
         Raises:
             RefusalError: the only request is not answered, and nothing was marked.
         """
-        account = asks[0].account
-        case = Case(account, self.ladder(account), self.enforces(account), kept.relief)
+        account, plans = asks[0].account, self.plans  # which may be replaced meanwhile
+        ladder, enforced = plans.of(account.plan), self._enforced(plans, account)
+        case = Case(account, ladder, enforced, kept.relief)
         case, weighed = self._judge(case, kept, asks)
         verdict = weighed.verdict
         if len(asks) > 1 and (verdict.refused or self._policy.is_steep(case, verdict)):
@@ -160,6 +176,7 @@ class Admission:
             LedgerError: the store of what is spent failed.
         """
         for ask in asks:
+            self._policy.put_back(ask)
             while ask.spendings:
                 self._spent.refund(*ask.spendings.pop())
 
@@ -177,9 +194,8 @@ class Admission:
         All inputs of a request are counted, or one new input would fetch clean answers to any
         number of old ones; and a request without a new one needs no grant.
         """
-        grant = self._grants.read(case.account.grant, tenant=case.account.tenant)
-        now = self._clock()
-        if grant is not None and case.enforced and grant.since <= now < grant.until:
+        grant = self.granted(case.account)
+        if grant is not None:
             granted = replace(case, grant=grant)
             weighed = self._weigh(granted, kept, asks)
             amount = sum(len(ask.inputs) for ask in asks)

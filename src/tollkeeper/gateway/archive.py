@@ -100,15 +100,17 @@ class Archive:
 
     def united(self, *kept: Kept) -> Kept:
         """Return the union of sketches that were loaded at the same time."""
-        # The larger relief, and no sum: granted inputs of two tenants may be the same ones.
-        union = Kept(
-            self.layout.empty(),
-            max((one.since for one in kept), default=0.0),
-            max((one.relief for one in kept), default=0.0),
-        )
+        union = Kept(self.layout.empty(), max((one.since for one in kept), default=0.0))
         for one in kept:
             union = replace(union, sketch=self.layout.merge(union.sketch, one.sketch))
-        return union
+        if not any(one.relief for one in kept):
+            return union
+        # The larger relief, and no sum: granted inputs of two tenants may be the same ones. And
+        # none that would leave the union less far than any of its parts had come by itself.
+        fraction = self.layout.fraction
+        reached = max(fraction(one.sketch) - one.relief for one in kept)
+        most = max(one.relief for one in kept)
+        return replace(union, relief=max(0.0, min(most, fraction(union.sketch) - reached)))
 
 
 def windows(length: float | Literal["month"] | None, carry_over: float) -> Windows | None:

@@ -31,6 +31,7 @@ class Ask:
         body: of the request, for a challenge to be bound to.
         proof: of work that came with it, if it holds.
         fault: why the proof that came does not hold, where a new challenge settles that.
+        rationed: pool and seconds of its ration that it took.
         spendings: names and amounts that it used up, to be given back if it is not answered.
     """
 
@@ -48,6 +49,7 @@ class Ask:
     body: bytes = b""
     proof: Proof | None = None
     fault: str = ""
+    rationed: tuple[str, float] | None = None
     spendings: list[tuple[str, int]] = field(default_factory=list)
 
 

@@ -6,7 +6,6 @@ import math
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Final
 
 from tollkeeper.challenge.protocol import (
@@ -17,7 +16,7 @@ from tollkeeper.challenge.protocol import (
     Proof,
     body_digest,
 )
-from tollkeeper.challenge.puzzle import SCRYPT, SHA_256, HashPuzzle, ScryptPuzzle
+from tollkeeper.challenge.puzzle import SCRYPT, HashPuzzle, ScryptPuzzle
 from tollkeeper.errors import ChallengeRequired, ProofError, RequestError, ThrottledError
 from tollkeeper.gateway.asks import Ask
 from tollkeeper.gateway.metrics import Metrics
@@ -27,6 +26,9 @@ from tollkeeper.ledger.spent import SpentStore
 SHORTEST_LIFE_S: Final = 60.0
 PATIENCE: Final = 4
 """A challenge lives for so many times what it takes the reference machine, and a minute."""
+
+LONGEST_S: Final = (LONGEST_LIFE_S - SHORTEST_LIFE_S) / PATIENCE
+"""Reference seconds of the largest challenge."""
 
 SLACK: Final = 2
 """A proof of one level below the price counts: others of the account may have raised it."""
@@ -111,6 +113,8 @@ class Booth:
 
         Raises:
             ChallengeRequired: no proof came, or one that is not enough.
+            ThrottledError: too many challenges are unsolved, or none is in stock.
+            RequestError: no challenge can be large enough.
             LedgerError: the store of spent proofs failed.
         """
         if ask.proof is None:
@@ -148,27 +152,40 @@ class Booth:
 
         Raises:
             RequestError: a pass would not live long enough to be solved.
-            ThrottledError: too many challenges are unsolved.
+            ThrottledError: too many challenges are unsolved, or none is in stock.
         """
-        total = seconds * inputs
-        if total * PATIENCE + SHORTEST_LIFE_S > LONGEST_LIFE_S:
-            most = int((LONGEST_LIFE_S - SHORTEST_LIFE_S) / PATIENCE / seconds)
-            raise RequestError(f"expected at most {most} inputs for one pass", param="inputs")
-        self.check_patience(tenant, ladder)
-        return self._issue(tenant, total, ladder, digest="")
+        self.check_size(inputs, seconds)
+        # Each use of a pass is rounded up, so each input is.
+        each = max(1, math.ceil(seconds * self._rates[ladder.plan.puzzle]))
+        return self._issue(tenant, inputs * each, ladder, digest="")
 
-    def check_patience(self, tenant: str, ladder: Ladder) -> None:
-        """Refuse an account that leaves too many challenges unsolved.
+    @staticmethod
+    def check_size(inputs: int, seconds: float) -> None:
+        """Refuse a pass that would not live long enough to be solved.
 
         Raises:
-            ThrottledError: wait until some of them are a minute old.
+            RequestError: says how many inputs a pass can be for.
+        """
+        most = int(LONGEST_S / seconds)
+        if inputs > most:
+            raise RequestError(f"expected at most {most} inputs for one pass", param="inputs")
+
+    def _wait_for_payment(self, tenant: str, most: int) -> None:
+        """Count a challenge that is about to be issued.
+
+        Raises:
+            ThrottledError: too many are unsolved; wait until some of them are a minute old.
         """
         now = self._ticks()
         with self._lock:
-            waiting = self._unpaid.get(tenant, deque())
+            waiting = self._unpaid.setdefault(tenant, deque())
+            self._unpaid.move_to_end(tenant)
             while waiting and waiting[0] <= now - SHORTEST_LIFE_S:
                 waiting.popleft()
-            if len(waiting) < ladder.plan.unpaid_per_minute:
+            if len(waiting) < most:
+                waiting.append(now)
+                while len(self._unpaid) > MOST_TENANTS:
+                    self._unpaid.popitem(last=False)
                 return
             wait_s = waiting[0] + SHORTEST_LIFE_S - now
         raise ThrottledError(
@@ -186,20 +203,22 @@ class Booth:
     def _required(
         self, ask: Ask, seconds: float, ladder: Ladder, *, code: str
     ) -> ChallengeRequired:
-        self._metrics.proofs.labels(code).inc()
+        """Return the challenge of a request, or raise why there can be none."""
+        if seconds > LONGEST_S:
+            raise RequestError(
+                "This request costs more than one challenge can be for. Split it.", param="input"
+            )
+        work = math.ceil(seconds * self._rates[ladder.plan.puzzle])
         digest = body_digest(ask.body)
-        challenge = self._issue(ask.account.tenant, seconds, ladder, digest=digest)
+        challenge = self._issue(ask.account.tenant, max(1, work), ladder, digest=digest)
+        self._metrics.proofs.labels(code).inc()
         return ChallengeRequired(_HOW, challenge=challenge.header(), code=code)
 
-    def _issue(self, tenant: str, seconds: float, ladder: Ladder, *, digest: str) -> Challenge:
-        puzzle = self._puzzle(seconds, ladder.plan.puzzle)
+    def _issue(self, tenant: str, work: int, ladder: Ladder, *, digest: str) -> Challenge:
+        self._wait_for_payment(tenant, ladder.plan.unpaid_per_minute)
+        puzzle = self._puzzle(work, ladder.plan.puzzle)
+        seconds = puzzle.work / self._rates[puzzle.alg]
         life_s = min(SHORTEST_LIFE_S + PATIENCE * seconds, LONGEST_LIFE_S - 1)
-        with self._lock:
-            waiting = self._unpaid.setdefault(tenant, deque(maxlen=ladder.plan.unpaid_per_minute))
-            waiting.append(self._ticks())
-            self._unpaid.move_to_end(tenant)
-            while len(self._unpaid) > MOST_TENANTS:
-                self._unpaid.popitem(last=False)
         self._metrics.challenges.labels(puzzle.alg).inc()
         return self._issuer.issue(
             puzzle,
@@ -209,12 +228,19 @@ class Booth:
             expires_at=self._clock() + life_s,
         )
 
-    def _puzzle(self, seconds: float, alg: str) -> HashPuzzle | ScryptPuzzle:
-        """Return a fresh puzzle; where none of scrypt is left, one of hashes that takes as long."""
-        if alg == SCRYPT:
-            with suppress(IndexError):
-                made = self._stock.popleft()
-                runs = max(1, round(seconds * self._rates[SCRYPT]))
-                return made.over(runs, self._randbelow(2 * runs - 1))
-        work = max(1, math.ceil(seconds * self._rates[SHA_256]))
-        return HashPuzzle.of(work, self._issuer.salt())
+    def _puzzle(self, work: int, alg: str) -> HashPuzzle | ScryptPuzzle:
+        """Return a fresh puzzle.
+
+        Raises:
+            ThrottledError: no puzzle of scrypt is in stock. Hashes instead would let whoever
+                empties the stock choose what everybody solves.
+        """
+        if alg != SCRYPT:
+            return HashPuzzle.of(work, self._issuer.salt())
+        try:
+            made = self._stock.popleft()
+        except IndexError:
+            raise ThrottledError(
+                "No challenge is ready. Retry shortly.", retry_after_s=1.0
+            ) from None
+        return made.over(work, self._randbelow(2 * work - 1))

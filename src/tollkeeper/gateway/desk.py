@@ -43,13 +43,9 @@ class Desk:
 
         Raises:
             SuspendedError: the tenant is suspended.
-            ThrottledError: it leaves too many challenges unsolved.
         """
-        admission = self._service.admission
         try:
             check_standing(account)
-            if admission.enforces(account):
-                admission.booth.check_patience(account.tenant, admission.ladder(account))
         except RefusalError as error:
             self._service.refuse(account, request_id, error)
             raise
@@ -57,13 +53,17 @@ class Desk:
     def verify(self, token: str, account: Account, body: bytes) -> Paid:
         """Check the proof of a request; nothing is taken yet.
 
+        Where nothing is charged a proof is passed over: its status would tell that there are
+        tolls, and a client that holds one from before must not fail.
+
         Raises:
             ProofError: it can never hold.
         """
         admission = self._service.admission
-        found = admission.booth.verify(
-            token, tenant=account.tenant, ladder=admission.ladder(account), body=body
-        )
+        ladder = admission.ladder(account)
+        if not (ladder.charges and admission.enforces(account)):
+            return Paid()
+        found = admission.booth.verify(token, tenant=account.tenant, ladder=ladder, body=body)
         return Paid(fault=found) if isinstance(found, str) else Paid(found)
 
     def prepay(self, account: Account, inputs: int) -> str | None:
@@ -76,16 +76,21 @@ class Desk:
         """
         admission = self._service.admission
         ladder = admission.ladder(account)
-        if not (ladder.charges and admission.enforces(account)):
+        if not (ladder.charges and admission.enforces(account)) or admission.granted(account):
             return None
+        # Before the ledger is read: no price is lower.
+        admission.booth.check_size(inputs, ladder.plan.first_seconds)
         price = max(ladder.seconds(self._service.exposure(account)), ladder.plan.first_seconds)
         return admission.booth.prepay(account.tenant, inputs, ladder, price).header()
 
     def restock(self) -> None:
-        """Make a scrypt puzzle ahead, if any plan asks for them."""
-        admission = self._service.admission
-        if admission.plans.uses_scrypt:
-            admission.booth.restock(RESTOCKED)
+        """Make a scrypt puzzle ahead; takes as long as scrypt does."""
+        self._service.admission.booth.restock(RESTOCKED)
+
+    @property
+    def wants_stock(self) -> bool:
+        """Return whether any plan asks for scrypt."""
+        return self._service.admission.plans.uses_scrypt
 
     def prune(self) -> None:
         """Forget used proofs that nobody can use any more.

@@ -15,6 +15,8 @@ import msgspec
 
 from tollkeeper.errors import ConfigurationError
 
+MOST_INPUTS = 10**12
+
 
 class Grant(msgspec.Struct, frozen=True):
     """How much a tenant may ask beside its plan.
@@ -47,8 +49,10 @@ class Grant(msgspec.Struct, frozen=True):
         Raises:
             ConfigurationError: no inputs, or no time.
         """
-        if self.inputs < 1:
-            raise ConfigurationError(f"expected at least 1 input to grant, got {self.inputs}")
+        if not 1 <= self.inputs <= MOST_INPUTS:
+            raise ConfigurationError(
+                f"expected 1 to {MOST_INPUTS} inputs to grant, got {self.inputs}"
+            )
         if not (math.isfinite(self.until) and self.since < self.until):
             raise ConfigurationError("expected a grant that ends after it begins")
 

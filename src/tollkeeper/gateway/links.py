@@ -138,7 +138,8 @@ class Links:
         def forgotten(entry: Entry, at: float) -> tuple[Kept, float, int]:
             kept = self._archive.load(entry.sketch, at=at)
             bits = np.zeros(layout.bitmap_bytes, np.uint8)
-            return replace(kept, sketch=layout.joined(bits, layout.sample(kept.sketch))), 0.0, 0
+            sketch = layout.joined(bits, layout.sample(kept.sketch))
+            return replace(kept, sketch=sketch, relief=0.0), 0.0, 0
 
         def regroup() -> str:
             members = self._on(self._tenant(name).pool)

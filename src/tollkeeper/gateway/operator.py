@@ -346,6 +346,21 @@ class Operator:
             sleep=self._sleep,
         )
 
+    def replace_plans(self, plans: Plans) -> None:
+        """Report by other plans from now on."""
+        self._plans = plans
+
+    def plan_warnings(self) -> list[str]:
+        """Return what an operator should know about plans: a sentence each."""
+        lost = sorted({row.plan for row in self._store.tenants()} - {"", *self._plans.names})
+        return [
+            *(
+                f"tenants have the plan {name!r}, which is not written: the default holds"
+                for name in lost
+            ),
+            *self._plans.warnings(),
+        ]
+
     def records(
         self, *, tenant: str | None = None, since: float | None = None, limit: int = 100
     ) -> Iterator[Record]:

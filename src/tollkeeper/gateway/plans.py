@@ -37,7 +37,8 @@ class Plan(BaseModel):
         challenge: where puzzles begin.
         first_seconds: price of a new input there, in seconds of one core of the reference
             machine (`hash_rate`); it doubles on the way to the ceiling.
-        last_seconds: price of a new input below the ceiling.
+        last_seconds: price of a new input below the ceiling; of the doublings of the first,
+            the largest that is no more than this.
         puzzle: which.
         unpaid_per_minute: challenges that an account may leave unsolved.
         throttle: where new inputs are rationed.
@@ -56,14 +57,17 @@ class Plan(BaseModel):
     first_seconds: float = Field(default=0.1, gt=0, le=3600)
     last_seconds: float = Field(default=6.4, gt=0, le=3600)
     puzzle: Literal["sha-256", "scrypt"] = "sha-256"
-    unpaid_per_minute: int = Field(default=120, ge=1)
+    unpaid_per_minute: int = Field(default=120, ge=1, le=10_000)
     throttle: Place | None = None
-    inputs_per_minute: float = Field(default=60.0, gt=0, allow_inf_nan=False)
+    inputs_per_minute: float = Field(default=60.0, ge=0.01, le=1e9, allow_inf_nan=False)
     noise: Place | None = 0.0
     refuse: Place | None = 1.0
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        rungs = [place for place in (self.challenge, self.throttle) if place is not None]
+        if self.refuse is not None and any(place > self.refuse for place in rungs):
+            raise ValueError("expected challenge and throttle to lie below refuse, to be reached")
         if self.last_seconds < self.first_seconds:
             raise ValueError("expected last_seconds to be at least first_seconds")
         if self.canary and self.mode == "enforce":
@@ -76,7 +80,7 @@ BUILT_IN: Final[Mapping[str, Plan]] = {
     # What the guard does by itself: noise from the knee on, refusal at the ceiling.
     GUARD: Plan(),
     # Noise last. Where the rungs are is judgment; what they cost whom is measured:
-    # `toll-timelines`: seconds.*.
+    # `toll-timelines`: paid_seconds.*.
     "toll": Plan(meter=0.5, challenge=0.0, throttle=0.25, noise=0.5, refuse=1.0),
 }
 """Plans that exist without being written."""
@@ -224,6 +228,25 @@ class Plans:
             return "shadow"
         written = self.of(plan).plan
         return "enforce" if tenant in written.canary else written.mode
+
+    def warnings(self) -> list[str]:
+        """Return which of the operator's plans cannot do what they say, in a sentence each."""
+        climbing = [
+            name
+            for name, one in self._ladders.items()
+            if name not in BUILT_IN or name == self.default
+            if one.charges or one.plan.throttle is not None
+        ]
+        if not climbing:
+            return []
+        names = ", ".join(climbing)
+        if self.scale.knee >= self.scale.ceiling:
+            return [
+                f"{names}: this profile measures no coverage, so nothing is charged or rationed"
+            ]
+        if self.scale.knee == 0:
+            return [f"{names}: this profile has no knee, so the first input pays already"]
+        return []
 
     @property
     def uses_scrypt(self) -> bool:

@@ -131,6 +131,12 @@ class Rations:
             while len(self._used_until) > MOST_POOLS:
                 self._used_until.popitem(last=False)
 
+    def put_back(self, pool: str, seconds: float) -> None:
+        """Give back what inputs took that are not answered after all."""
+        with self._lock:
+            if pool in self._used_until:
+                self._used_until[pool] -= seconds
+
 
 class Policy:
     """Decides requests by the ladders of their accounts' plans."""
@@ -145,7 +151,14 @@ class Policy:
     def is_steep(case: Case, verdict: Verdict) -> bool:
         """Return whether requests that were priced together have to be decided one by one."""
         rationed = case.ladder.rations(verdict.coverage - case.relief)
-        return bool(verdict.charge) and (rationed or due(case, verdict) > 0)
+        priced = rationed or due(case, verdict) > 0
+        return case.enforced and bool(verdict.charge) and priced
+
+    def put_back(self, ask: Ask) -> None:
+        """Give back the ration of a request that is not answered, or decided anew."""
+        if ask.rationed is not None:
+            self._rations.put_back(*ask.rationed)
+            ask.rationed = None
 
     def decide(self, case: Case, ask: Ask, verdict: Verdict, *, spent: float) -> Decision:
         """Decide about one request that the guard has priced.
@@ -166,7 +179,9 @@ class Policy:
         """
         if verdict.charge:
             check_budget(spent + verdict.charge, case.account.budget)
-        where, allowance = case.where(verdict), case.ladder.left(verdict.coverage - case.relief)
+        where, allowance = case.where(verdict), None
+        if case.enforced:
+            allowance = case.ladder.left(verdict.coverage - case.relief)
         if not (verdict.charge or verdict.refused):
             return Decision("answered", "nothing new", allowance=allowance)
         if case.grant is not None:
@@ -185,9 +200,10 @@ class Policy:
         Returns:
             The word for the record, and the seconds that were paid.
         """
-        if verdict.refused:
-            raise BudgetExhausted(_EXHAUSTED)
         ladder, now, pool = case.ladder, self._ticks(), case.account.pool
+        # In shadow the guard refuses nothing, so it is asked here who would have been refused.
+        if verdict.refused or ladder.rung(verdict.before - case.relief) == "refused":
+            raise BudgetExhausted(_EXHAUSTED)
         per_minute = ladder.plan.inputs_per_minute
         rationed = ladder.rations(verdict.coverage - case.relief)
         if rationed:
@@ -201,6 +217,7 @@ class Policy:
             paid_s = self._booth.collect(ask, due_s, ladder)
         if rationed:
             self._rations.take(pool, verdict.charge, per_minute=per_minute, now=now)
+            ask.rationed = (pool, verdict.charge * MINUTE_S / per_minute)
         if verdict.noise_scale.any():
             return "noised", paid_s
         metered = ladder.rung(verdict.coverage - case.relief) != "free"

@@ -115,6 +115,7 @@ class Gateway:
         token = settings.admin_token.get_secret_value() if settings.admin_token else None
         self._operator = operator_of(settings, stores, deployment, clock=clock)
         self._operator.unite_pools()
+        self._warn_of_plans()
         self._retention_days = settings.retention_days
         self._link_overlap = settings.link_overlap
         if self._link_overlap is not None:
@@ -138,7 +139,9 @@ class Gateway:
     async def start(self) -> None:
         """Start the engine and the watch on keys and tenants."""
         self.engine.start()
-        self._keeping = [asyncio.create_task(one()) for one in (self._watch, self._tidy)]
+        self._keeping = [
+            asyncio.create_task(one()) for one in (self._watch, self._tidy, self._stock_up)
+        ]
 
     async def stop(self) -> None:
         """Finish what was charged, then close the ledger; call when no request is left."""
@@ -161,8 +164,15 @@ class Gateway:
         Raises:
             ConfigurationError: the default plan is not written.
         """
-        self.service.admission.replace_plans(settings.plans, settings.plan)
+        plans = self.service.admission.replace_plans(settings.plans, settings.plan)
+        self._operator.replace_plans(plans)
+        self._warn_of_plans()
         _log.warning("plans.reloaded default=%s", settings.plan)
+
+    def _warn_of_plans(self) -> None:
+        """Say which plans cannot do what they say, and whose plan is not written."""
+        for warning in self._operator.plan_warnings():
+            _log.warning("plans.doubtful %s", warning)
 
     def _flush(self) -> None:
         """Write down what was refused lately."""
@@ -185,7 +195,6 @@ class Gateway:
             except TollkeeperError as error:
                 _log.warning("ledger.unreadable error=%s", error)
             await loop.run_in_executor(self._keeper, self._flush)
-            await asyncio.to_thread(self.desk.restock)
             await asyncio.sleep(STANDING_POLL_S)
 
     async def _tidy(self) -> None:
@@ -200,6 +209,13 @@ class Gateway:
             except TollkeeperError as error:
                 _log.warning("ledger.untidy error=%s", error)
             await asyncio.sleep(TIDY_S)
+
+    async def _stock_up(self) -> None:
+        """Make puzzles of scrypt ahead, in a task of its own: revocation may not wait for them."""
+        while True:
+            if self.desk.wants_stock:
+                await asyncio.to_thread(self.desk.restock)
+            await asyncio.sleep(STANDING_POLL_S)
 
     def _link(self, share: float) -> None:
         """Link tenants that asked the same."""

@@ -60,6 +60,7 @@ Headers = tuple[tuple[bytes, bytes], ...]
 PROOF = PROOF_HEADER.encode()
 NO_STORE = (b"cache-control", b"no-store")
 MOST_PREPAID = 10**9
+LONGEST_WAIT_S = 86400.0
 _NO_RETRY = (b"x-should-retry", b"false")
 
 
@@ -213,7 +214,8 @@ def _headers(error: BaseException) -> Headers:
     if isinstance(error, AuthenticationError):
         return ((b"www-authenticate", b"Bearer"),)  # RFC 9110, section 15.5.2
     if isinstance(error, ThrottledError):
-        return ((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))),)
+        wait_s = min(max(1.0, error.retry_after_s), LONGEST_WAIT_S)
+        return ((b"retry-after", b"%d" % math.ceil(wait_s)),)
     if isinstance(error, BudgetExhausted):
         return (_NO_RETRY,)  # else OpenAI's client tries twice more
     if isinstance(error, ChallengeRequired):

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx2
+import msgspec
 
 from tollkeeper.bench.experiment import BenchError
 from tollkeeper.bench.isolate import ONE_THREAD, child_environment
+from tollkeeper.types import Record
 
 START_S = 60.0
 """Longest wait until both ports are bound; a cold start compiles and loads an ONNX session."""
@@ -75,7 +77,9 @@ class Served:
         process: the server's.
     """
 
-    def __init__(self, folder: Path, *, profile: str, encoder: str) -> None:
+    def __init__(
+        self, folder: Path, *, profile: str, encoder: str, config: Path | None = None
+    ) -> None:
         """Start a gateway on free ports and wait until it is up.
 
         It is in a session of its own, so that Ctrl-C reaches its starter alone, who stops it
@@ -85,6 +89,7 @@ class Served:
             folder: becomes its data folder.
             profile: guard profile.
             encoder: encoder spec.
+            config: file with other settings.
 
         Raises:
             BenchError: it did not come up.
@@ -95,6 +100,8 @@ class Served:
             *(sys.executable, "-m", "tollkeeper", "serve", "--json", "--data-dir", str(folder)),
             *("--port", "0", "--admin-port", "0", "--profile", profile, "--encoder", encoder),
         ]
+        if config is not None:
+            command += ["--config", str(config)]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(  # noqa: S603 - our own program
                 command,
@@ -129,7 +136,7 @@ class Served:
         Raises:
             BenchError: the admin plane refused.
         """
-        return str(self._ask("POST", "/keys", json={"tenant": tenant})["key"])
+        return str(self.ask("POST", "/keys", json={"tenant": tenant})["key"])
 
     def visit(self, tenant: str) -> Visit:
         """Return what the operator of a guarded gateway knows of a tenant.
@@ -137,10 +144,10 @@ class Served:
         Raises:
             BenchError: the admin plane refused, or the guard keeps no books.
         """
-        known = self._ask("GET", f"/tenants/{tenant}")
+        known = self.ask("GET", f"/tenants/{tenant}")
         if known["coverage"] is None:
             raise BenchError(f"profile {self.profile} keeps no books")
-        newest_first = self._ask("GET", f"/records?tenant={tenant}&limit={_MOST_RECORDS}")
+        newest_first = self.ask("GET", f"/records?tenant={tenant}&limit={_MOST_RECORDS}")
         course, answered = [], 0
         for record in reversed(newest_first):
             answered += record["inputs"]
@@ -154,7 +161,21 @@ class Served:
             course=tuple(course),
         )
 
-    def _ask(self, method: str, path: str, **options: Any) -> Any:
+    def records(self, tenant: str) -> list[Record]:
+        """Return a tenant's records, the oldest first.
+
+        Raises:
+            BenchError: the admin plane refused.
+        """
+        newest_first = self.ask("GET", f"/records?tenant={tenant}&limit={_MOST_RECORDS}")
+        return msgspec.convert(newest_first[::-1], list[Record])
+
+    def ask(self, method: str, path: str, **options: Any) -> Any:
+        """Ask the admin plane; `options` are those of `httpx2.Client.request`.
+
+        Raises:
+            BenchError: it refused, or cannot be reached.
+        """
         try:
             answer = self._admin.request(method, path, **options)
         except httpx2.RequestError as error:
