@@ -53,6 +53,29 @@ def test_a_challenge_charges_nothing_and_its_proof_is_taken_once(open_shop: Any)
     assert "coverage" in challenged.reason
 
 
+def test_a_challenge_makes_no_answer(open_shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is refused needs its price only: no noise is drawn, nothing is transformed."""
+    shop = open_shop()
+    shop.walk()
+    made: list[int] = []
+    weigh = shop.service.guard.weigh
+
+    def spied(*given: Any, **named: Any) -> Any:
+        verdict, answer = weigh(*given, **named)
+
+        def noted() -> Any:
+            made.append(len(given[1]))
+            return answer()
+
+        return verdict, noted
+
+    monkeypatch.setattr(shop.service.guard, "weigh", spied)
+    error = shop.challenge("new")
+    assert not made
+    shop.ask("new", token=shop.token(error.challenge))
+    assert made == [1]
+
+
 def test_repeats_cost_nothing_on_any_rung(open_shop: Any) -> None:
     """What was asked before is answered without a proof, and a retry with a used one too."""
     shop = open_shop()

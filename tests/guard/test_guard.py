@@ -157,6 +157,21 @@ def test_identities_name_the_question() -> None:
     assert np.abs(noise()[0] - noise()[1]).max() > 0.1
 
 
+@pytest.mark.parametrize("share", [0, 1])
+def test_weighing_tells_all_but_the_answers(share: int) -> None:
+    """What is weighed first and answered later is what `admit` returns at once."""
+    guard, batch = make(profiles.get("recommended")), inputs(5, 6)
+    sketch = guard.empty()
+    sketch[:] = 255 * share
+    given: dict[str, Any] = {"key": KEY, "dimensions": 4}
+    whole = guard.admit(sketch, batch, rng=np.random.default_rng(0), **given)
+    verdict, answer = guard.weigh(sketch, batch, rng=np.random.default_rng(0), **given)
+    assert verdict.embeddings.shape == (0, 4)
+    np.testing.assert_array_equal(answer(), whole.embeddings)
+    for name in ("sketch", "coverage", "noise_scale", "opened", "charge", "fractions", "places"):
+        np.testing.assert_array_equal(getattr(verdict, name), getattr(whole, name))
+
+
 def test_identities_are_read_only_when_noise_is_due() -> None:
     """A lazy sequence of identities is not indexed below the knee."""
 
