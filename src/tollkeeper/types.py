@@ -64,6 +64,7 @@ class Verdict:
         before: coverage before them; secret.
         fractions: (n,) coverage after each input; secret.
         places: (n, k) the bits of a sketch that each input sets, new or not; secret.
+        spared: what of the sketch does not count as breadth, packed; None where all does.
         refused: whether the request asks for something new of a pool at the profile's ceiling.
             Then nothing may leave: there are no embeddings, and the sketch is as it was.
     """
@@ -77,6 +78,7 @@ class Verdict:
     before: float
     fractions: NDArray[np.float64]
     places: NDArray[np.intp]
+    spared: Sketch | None = None
     refused: bool = False
 
 

@@ -167,7 +167,7 @@ def test_a_damaged_ledger_is_one_line(tmp_path: Path, cli: Callable[..., Any]) -
     (tmp_path / "ledger.sqlite3").write_bytes(b"not a database at all" * 100)
     failed = cli("serve", "--port", "0", "--data-dir", tmp_path)
     assert (failed.status, failed.out) == (2, "")
-    assert "ledger.sqlite3 is not a ledger" in failed.err
+    assert "ledger.sqlite3 is not a SQLite file" in failed.err
     assert len(failed.err.splitlines()) == 1
 
 

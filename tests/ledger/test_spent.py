@@ -12,7 +12,7 @@ import pytest
 
 from tollkeeper.errors import ConfigurationError, LedgerError, SpentError
 from tollkeeper.ledger import spent
-from tollkeeper.ledger.spent import MemorySpent, SqliteSpent, open_spent_store
+from tollkeeper.ledger.spent import Fuse, MemorySpent, SqliteSpent, open_spent_store
 from tollkeeper.ledger.sqlite import SqliteLedger
 
 

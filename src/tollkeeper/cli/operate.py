@@ -267,7 +267,7 @@ _change_to(
 )
 _change(
     "disallow",
-    "Take a tenant's allowance away; what it was used for stays forgiven.",
+    "Take a tenant's allowance away; what it was used for stays free.",
     lambda operator, name: operator.disallow(name),
 )
 

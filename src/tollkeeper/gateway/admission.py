@@ -34,7 +34,7 @@ class Admitted:
         embeddings: (n, d') what leaves.
         kept: the pool's state afterwards.
         decision: policy's.
-        relief: coverage that a grant paid for just now.
+        granted: whether an allowance paid for it.
         enforced: whether decisions about the account are carried out.
     """
 
@@ -42,7 +42,7 @@ class Admitted:
     embeddings: Embeddings
     kept: Kept
     decision: Decision
-    relief: float
+    granted: bool
     enforced: bool
 
 
@@ -149,7 +149,7 @@ class Admission:
         """
         account, plans = asks[0].account, self.plans  # which may be replaced meanwhile
         ladder, enforced = plans.of(account.plan), self._enforced(plans, account)
-        case = Case(account, ladder, enforced, kept.relief)
+        case = Case(account, ladder, enforced)
         case, weighed = self._judge(case, kept, asks)
         verdict = weighed.verdict
         if len(asks) > 1 and (verdict.refused or self._policy.is_steep(case, verdict)):
@@ -161,13 +161,12 @@ class Admission:
             self._metrics.guard_seconds.observe(weighed.seconds)
             self.refund(asks)
             raise
-        relief = verdict.coverage - verdict.before if case.grant is not None else 0.0
-        after = replace(kept, sketch=verdict.sketch, relief=kept.relief + relief)
+        after = replace(kept, sketch=verdict.sketch, spared=verdict.spared)
         # Last, for what is not answered needs no noise.
         started = time.perf_counter()
         outgoing = weighed.answer() if case.enforced else self._unguarded_answer(asks)
         self._metrics.guard_seconds.observe(weighed.seconds + time.perf_counter() - started)
-        return Admitted(verdict, outgoing, after, decision, relief, case.enforced)
+        return Admitted(verdict, outgoing, after, decision, case.grant is not None, case.enforced)
 
     def refund(self, asks: Sequence[Ask]) -> None:
         """Give back what requests used up that are not answered, or are decided anew.
@@ -217,7 +216,7 @@ class Admission:
             rng=self._rng,
             identities=Identities(items, key),
             dimensions=asks[0].dimensions,
-            terms=_terms(case),
+            terms=_terms(case, kept),
         )
         return _Weighed(verdict, answer, time.perf_counter() - started)
 
@@ -252,17 +251,15 @@ class Identities(Sequence[bytes]):
         return identity(self._items[index], self._key)
 
 
-def _terms(case: Case) -> Terms:
+def _terms(case: Case, kept: Kept) -> Terms:
     """Return what the guard has to leave out of the account's price.
 
     In shadow everyone is answered, so everything must be charged and recorded.
     """
     if case.grant is not None:
-        return Terms(forgiven=1.0, ceiling=None)
+        return Terms(spared=kept.spared, granted=True)
     ceiling = case.ladder.refuses_at if case.enforced else None
-    if ceiling is not None:
-        ceiling += case.relief
-    return Terms(forgiven=case.ladder.forgiven + case.relief, ceiling=ceiling)
+    return Terms(case.ladder.forgiven, ceiling, kept.spared)
 
 
 def _stack(parts: Sequence[Embeddings | None]) -> Embeddings:

@@ -10,13 +10,15 @@ import struct
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+
 from tollkeeper.gateway.pools import pool_key
 from tollkeeper.guard.layout import Layout
 from tollkeeper.guard.windows import Windows
 from tollkeeper.types import Sketch
 
 _SINCE = struct.Struct("<d")
-_SINCE_RELIEF = struct.Struct("<dd")
+_NO_WINDOWS = -1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,12 +28,13 @@ class Kept:
     Attributes:
         sketch: as it was when it was last changed or turned.
         since: seconds since the epoch; 0 without windows.
-        relief: coverage that grants paid for, which the ladder does not see.
+        spared: what of the sketch was reached under allowances only, packed; None where there
+            is nothing.
     """
 
     sketch: Sketch
     since: float = 0.0
-    relief: float = 0.0
+    spared: Sketch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +67,31 @@ class Archive:
             GuardError: the bytes are not a sketch of this layout.
         """
         since = 0.0 if self.windows is None else self.first or self.windows.start(at)
-        relief, size = 0.0, self.layout.sketch_bytes
-        if len(data) == size + _SINCE.size:
-            (since,) = _SINCE.unpack_from(data, size)
+        size, spared = self.layout.sketch_bytes, None
+        sizes = (size + _SINCE.size, size + _SINCE.size + self._spared_bytes)
+        if len(data) in sizes:
+            (stored,) = _SINCE.unpack_from(data, size)
+            since = since if stored == _NO_WINDOWS else stored
+            if len(data) == sizes[1]:
+                spared = np.frombuffer(data, np.uint8, offset=sizes[0])
             data = data[:size]
-        elif len(data) == size + _SINCE_RELIEF.size:
-            stored, relief = _SINCE_RELIEF.unpack_from(data, size)
-            since = stored or since
-            data = data[:size]
-        return self.turned(Kept(self.layout.from_bytes(data), since, relief), at=at)
+        return self.turned(Kept(self.layout.from_bytes(data), since, spared), at=at)
 
     def dump(self, kept: Kept) -> bytes:
         """Return the bytes to store."""
-        if kept.relief:
-            return kept.sketch.tobytes() + _SINCE_RELIEF.pack(kept.since, kept.relief)
-        if self.windows is None:
-            return kept.sketch.tobytes()
-        return kept.sketch.tobytes() + _SINCE.pack(kept.since)
+        data = kept.sketch.tobytes()
+        if kept.spared is not None:
+            since = _NO_WINDOWS if self.windows is None else kept.since
+            return data + _SINCE.pack(since) + kept.spared.tobytes()
+        return data if self.windows is None else data + _SINCE.pack(kept.since)
+
+    def reached(self, kept: Kept) -> float:
+        """Return how far a pool has come, as its plan sees it: without what was allowed."""
+        return self.layout.fraction(kept.sketch, kept.spared)
+
+    @property
+    def _spared_bytes(self) -> int:
+        return (self.layout.priced_count + 7) // 8
 
     def turned(self, kept: Kept, *, at: float) -> Kept:
         """Return what is left of a sketch by now."""
@@ -93,24 +104,18 @@ class Archive:
             since=kept.since,
             at=at,
         )
-        # What is forgotten is forgotten of both alike.
-        before = self.layout.fraction(kept.sketch)
-        share = self.layout.fraction(sketch) / before if before else 0.0
-        return Kept(sketch, self.windows.start(at), kept.relief * share)
+        counting = self.layout.signal(kept.sketch, kept.spared)
+        return Kept(sketch, self.windows.start(at), self.layout.spare(counting, sketch))
 
     def united(self, *kept: Kept) -> Kept:
         """Return the union of sketches that were loaded at the same time."""
         union = Kept(self.layout.empty(), max((one.since for one in kept), default=0.0))
+        counting = np.zeros(self.layout.priced_count, np.bool_)
         for one in kept:
             union = replace(union, sketch=self.layout.merge(union.sketch, one.sketch))
-        if not any(one.relief for one in kept):
-            return union
-        # The larger relief, and no sum: granted inputs of two tenants may be the same ones. And
-        # none that would leave the union less far than any of its parts had come by itself.
-        fraction = self.layout.fraction
-        reached = max(fraction(one.sketch) - one.relief for one in kept)
-        most = max(one.relief for one in kept)
-        return replace(union, relief=max(0.0, min(most, fraction(union.sketch) - reached)))
+            counting |= self.layout.signal(one.sketch, one.spared)
+        # What any of them reached without an allowance counts for all of them.
+        return replace(union, spared=self.layout.spare(counting, union.sketch))
 
 
 def windows(length: float | Literal["month"] | None, carry_over: float) -> Windows | None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Final, Protocol, TypeVar
@@ -139,7 +138,7 @@ class Links:
             kept = self._archive.load(entry.sketch, at=at)
             bits = np.zeros(layout.bitmap_bytes, np.uint8)
             sketch = layout.joined(bits, layout.sample(kept.sketch))
-            return replace(kept, sketch=sketch, relief=0.0), 0.0, 0
+            return Kept(sketch, kept.since), 0.0, 0
 
         def regroup() -> str:
             members = self._on(self._tenant(name).pool)

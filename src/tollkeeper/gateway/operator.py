@@ -69,8 +69,8 @@ class TenantReport:
         budget: inputs allowed in total, or None.
         spent: inputs charged to the pool.
         queries: inputs answered to the pool.
-        coverage: fraction of the embedding space the pool has visited, in [0, 1];
-            None when the running profile keeps no coverage.
+        coverage: fraction of the embedding space the pool has visited, in [0, 1], without what
+            it visited under allowances; None when the running profile keeps no coverage.
         alone: the same of what the tenant asked itself; differs where tenants are linked.
         noise_scale: what new answers of the pool would carry now, in feature-std units
             or absolute, as the profile counts.
@@ -79,7 +79,6 @@ class TenantReport:
         plan: name of its plan.
         mode: whether that is enforced: `enforce` or `shadow`.
         price_s: puzzle seconds of its next new input, on the reference machine.
-        granted: coverage that grants paid for.
         grant: its allowance grant, if it has one.
         note: the operator's text.
     """
@@ -97,7 +96,6 @@ class TenantReport:
     plan: str
     mode: str
     price_s: float
-    granted: float
     grant: Grant | None
     note: str
 
@@ -241,7 +239,7 @@ class Operator:
         return grant
 
     def disallow(self, name: str) -> None:
-        """Take a tenant's grant away; what it was used for stays forgiven."""
+        """Take a tenant's grant away; what it was used for stays free."""
         self._change(replace(self._find(name), grant=""), "disallowed", "")
 
     def _change(self, tenant: Tenant, action: str, reason: str) -> None:
@@ -395,12 +393,10 @@ class Operator:
         entry = self._read(tenant)
         ladder = self._plans.of(tenant.plan)
         coverage = alone = scale = None
-        reached = relief = 0.0
+        reached = 0.0
         if self._tracks:
-            kept = self._archive.load(entry.sketch, at=self._clock())
-            coverage, relief = self._archive.layout.fraction(kept.sketch), kept.relief
+            coverage = reached = self._covered(entry)
             alone = self._covered(self._read(replace(tenant, pool=tenant.name)))
-            reached = coverage - relief
             seen = np.array([max(0.0, reached - ladder.forgiven)])
             scale = float(self._profile.price(seen)[0])
         return TenantReport(
@@ -417,12 +413,10 @@ class Operator:
             plan=tenant.plan or self._plans.default,
             mode=self._plans.mode(tenant.name, tenant.plan, tenant.mode),
             price_s=ladder.seconds(reached),
-            granted=relief,
             grant=self._grants.read(tenant.grant, tenant=tenant.name),
             note=tenant.note,
         )
 
     def _covered(self, entry: Entry) -> float:
         """Return the coverage of an entry by now."""
-        kept = self._archive.load(entry.sketch, at=self._clock())
-        return self._archive.layout.fraction(kept.sketch)
+        return self._archive.reached(self._archive.load(entry.sketch, at=self._clock()))

@@ -69,24 +69,18 @@ class Case:
         account: who asks.
         ladder: its plan.
         enforced: whether decisions are carried out; else they are only recorded.
-        relief: coverage that grants paid for.
         grant: what covers this request, if one does.
     """
 
     account: Account
     ladder: Ladder
     enforced: bool
-    relief: float = 0.0
     grant: Grant | None = None
 
     def where(self, verdict: Verdict) -> str:
         """Return for the operator how far the account has come."""
-        reached = verdict.coverage - self.relief
-        relief = f", {self.relief:.3f} granted" if self.relief else ""
-        return (
-            f"{verdict.charge:g} new, coverage {verdict.coverage:.3f}{relief}: "
-            f"{self.ladder.rung(reached)}"
-        )
+        rung = self.ladder.rung(verdict.coverage)
+        return f"{verdict.charge:g} new, coverage {verdict.coverage:.3f}: {rung}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +145,7 @@ class Policy:
     @staticmethod
     def is_steep(case: Case, verdict: Verdict) -> bool:
         """Return whether requests that were priced together have to be decided one by one."""
-        rationed = case.ladder.rations(verdict.coverage - case.relief)
+        rationed = case.ladder.rations(verdict.coverage)
         priced = rationed or due(case, verdict) > 0
         return case.enforced and bool(verdict.charge) and priced
 
@@ -182,7 +176,7 @@ class Policy:
             check_budget(spent + verdict.charge, case.account.budget)
         where, allowance = case.where(verdict), None
         if case.enforced:
-            allowance = case.ladder.left(verdict.coverage - case.relief)
+            allowance = case.ladder.left(verdict.coverage)
         if not (verdict.charge or verdict.refused):
             return Decision("answered", "nothing new", allowance=allowance)
         if case.grant is not None:
@@ -203,10 +197,10 @@ class Policy:
         """
         ladder, now, pool = case.ladder, self._ticks(), case.account.pool
         # In shadow the guard refuses nothing, so it is asked here who would have been refused.
-        if verdict.refused or ladder.rung(verdict.before - case.relief) == "refused":
+        if verdict.refused or ladder.rung(verdict.before) == "refused":
             raise BudgetExhausted(_EXHAUSTED)
         per_minute = ladder.plan.inputs_per_minute
-        rationed = ladder.rations(verdict.coverage - case.relief)
+        rationed = ladder.rations(verdict.coverage)
         if rationed:
             wait_s = self._rations.wait(pool, verdict.charge, per_minute=per_minute, now=now)
             if wait_s > 0:
@@ -221,7 +215,7 @@ class Policy:
             ask.rationed = (pool, verdict.charge * MINUTE_S / per_minute)
         if verdict.noise_scale.any():
             return "noised", paid_s
-        metered = ladder.rung(verdict.coverage - case.relief) != "free"
+        metered = ladder.rung(verdict.coverage) != "free"
         return "paid" if due_s else "metered" if metered else "answered", paid_s
 
 
@@ -229,7 +223,7 @@ def due(case: Case, verdict: Verdict) -> float:
     """Return what a request's new inputs cost together, in seconds of the reference machine."""
     if not case.ladder.charges or case.grant is not None:
         return 0.0
-    reached = verdict.fractions[verdict.opened] - case.relief
+    reached = verdict.fractions[verdict.opened]
     return math.fsum(case.ladder.seconds(coverage) for coverage in reached.tolist())
 
 

@@ -123,7 +123,7 @@ class Service:
             return 0.0
         entry = self.ledger.read(self._archive.key(account.pool))
         kept = self._archive.load(entry.sketch, at=self._clock())
-        return self.guard.fraction(kept.sketch) - kept.relief
+        return self._archive.reached(kept)
 
     def refuse(self, account: Account, request_id: str, error: RefusalError) -> None:
         """Write down a refusal that came before the engine."""
@@ -244,12 +244,14 @@ class Service:
         own = work.own.get(tenant)
         if own is None:
             own = work.own[tenant] = self._heads.take(self._archive.key(tenant), at=work.now)
-        before = own.kept
-        sketch = self.guard.mark_places(before.sketch, admitted.verdict.places)
-        relief = before.relief
-        if admitted.relief:
-            relief += self.guard.fraction(sketch) - self.guard.fraction(before.sketch)
-        own.kept = replace(before, sketch=sketch, relief=relief)
+        before, places = own.kept, admitted.verdict.places
+        layout, spared = self.guard.profile.layout, before.spared
+        sketch = self.guard.mark_places(before.sketch, places)
+        if admitted.granted:
+            spared = layout.spare(layout.signal(before.sketch, spared), sketch)
+        elif spared is not None:
+            _, spared = layout.unspare(spared, places, np.arange(len(places)))
+        own.kept = replace(before, sketch=sketch, spared=spared)
 
     def _record(self, work: _Work, ask: Ask, admitted: Admitted, rows: slice) -> None:
         verdict, decision = admitted.verdict, admitted.decision
@@ -276,8 +278,8 @@ class Service:
             self.metrics.fallbacks.labels("spent", "closed").inc()
             return
         kept = work.head.kept
-        coverage = self.guard.fraction(kept.sketch)
-        rung = self.admission.ladder(ask.account).rung(coverage - kept.relief)
+        coverage = self._archive.reached(kept)
+        rung = self.admission.ladder(ask.account).rung(coverage)
         mode = "enforce" if self.admission.enforces(ask.account) else "shadow"
         self.metrics.decisions.labels(action_of(error), mode).inc()
         self.journal.note(

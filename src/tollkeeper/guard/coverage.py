@@ -41,6 +41,7 @@ class Visit:
         opened: (n,) buckets that input i was the first to reach, over all tables, its
             landmark included.
         places: (n, k) the bits of a sketch that each input sets.
+        spared: what still does not count afterwards; None where everything does.
     """
 
     sketch: Sketch
@@ -48,6 +49,7 @@ class Visit:
     fractions: NDArray[np.float64]
     opened: NDArray[np.intp]
     places: NDArray[np.intp]
+    spared: Sketch | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,12 +105,13 @@ class Coverage:
         """Return the sketch of a pool that asked what both asked."""
         return self.layout.merge(one, other)
 
-    def visit(self, sketch: Sketch, embeddings: Embeddings) -> Visit:
+    def visit(self, sketch: Sketch, embeddings: Embeddings, spared: Sketch | None = None) -> Visit:
         """Charge n inputs one after the other.
 
         Args:
             sketch: before; not changed.
             embeddings: (n, d) clean embeddings at full width.
+            spared: what of the sketch does not count; see `Layout.signal`.
 
         Raises:
             GuardError: not a sketch of this guard, or embeddings that are not finite.
@@ -137,7 +140,12 @@ class Coverage:
             bitmap = np.packbits(seen)
         sketch = self._with_sample(bitmap, sketch, places)
         total = self.layout.priced_count
-        return Visit(sketch, before / total, (before + paid.cumsum()) / total, opened, places)
+        if spared is not None:
+            before -= int(np.unpackbits(spared).sum())
+            reached, spared = self.layout.unspare(spared, places, np.flatnonzero(opened))
+            paid = paid + reached
+        fractions = (before + paid.cumsum()) / total
+        return Visit(sketch, before / total, fractions, opened, places, spared)
 
     def mark(self, sketch: Sketch, places: NDArray[np.intp]) -> Sketch:
         """Return a sketch with inputs in it, given by their `places`; nothing is priced."""

@@ -35,10 +35,14 @@ class Terms:
     Attributes:
         forgiven: coverage that the price does not see.
         ceiling: coverage from which on nothing new is answered; None never refuses.
+        spared: what of the sketch does not count; see `Layout.signal`.
+        granted: whether what is asked now does not count either, and costs nothing.
     """
 
     forgiven: float = 0.0
     ceiling: float | None = None
+    spared: Sketch | None = None
+    granted: bool = False
 
 
 class Guard:
@@ -124,13 +128,13 @@ class Guard:
         """
         return self._coverage.merge(one, other)
 
-    def fraction(self, sketch: Sketch) -> float:
-        """Return the coverage of a sketch in [0, 1].
+    def fraction(self, sketch: Sketch, spared: Sketch | None = None) -> float:
+        """Return the coverage of a sketch in [0, 1], without what is spared.
 
         Raises:
             GuardError: the argument is not a sketch of this guard.
         """
-        return self._coverage.fraction(sketch)
+        return self.profile.layout.fraction(sketch, spared)
 
     def signal(self, sketch: Sketch, embeddings: Embeddings) -> NDArray[np.float64]:
         """Return (n,) what the price would read after each of n inputs; nothing is charged.
@@ -229,16 +233,18 @@ class Guard:
         width = self._checked_width(dimensions)
         if identities is not None and len(identities) != len(clean):
             raise GuardError(f"expected {len(clean)} identities, got {len(identities)}")
-        visit = self._coverage.visit(sketch, clean)
-        opened = visit.opened > 0
         terms = terms or self._terms
+        visit = self._coverage.visit(sketch, clean, terms.spared)
+        if terms.granted:
+            visit = self._granted(visit, sketch, terms.spared)
+        opened = visit.opened > 0
         if _is_over(visit, terms.ceiling):
             refusal = self._refusal(visit, sketch, width)
             return refusal, lambda: refusal.embeddings
         coverage = float(visit.fractions[-1]) if len(clean) else visit.before
         prices = np.zeros(len(clean))
         # Coverage never falls within a batch, so the last input decides whether any pays.
-        if coverage - terms.forgiven > self.profile.price.free_until:
+        if not terms.granted and coverage - terms.forgiven > self.profile.price.free_until:
             prices = self.profile.price(np.maximum(visit.fractions - terms.forgiven, 0.0))
         transform = self._transform(key, width)
 
@@ -260,8 +266,18 @@ class Guard:
             before=visit.before,
             fractions=visit.fractions,
             places=visit.places,
+            spared=visit.spared,
         )
         return verdict, answer
+
+    def _granted(self, visit: Visit, sketch: Sketch, spared: Sketch | None) -> Visit:
+        """Return a visit that leaves the pool as far as it was."""
+        layout = self.profile.layout
+        return replace(
+            visit,
+            fractions=np.full(len(visit.places), visit.before),
+            spared=layout.spare(layout.signal(sketch, spared), visit.sketch),
+        )
 
     def _refusal(self, visit: Visit, sketch: Sketch, width: int) -> Verdict:
         """Return the verdict on a request that asks for something new at the ceiling."""

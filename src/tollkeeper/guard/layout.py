@@ -121,10 +121,49 @@ class Layout:
             return bits
         return self.joined(bits, self.largest(self.sample(one), self.sample(other)))
 
-    def fraction(self, sketch: Sketch) -> float:
-        """Return the price signal of a sketch, in [0, 1]."""
+    def signal(self, sketch: Sketch, spared: Sketch | None = None) -> NDArray[np.bool_]:
+        """Return (priced_count,) the bits that count, without those that are spared.
+
+        Args:
+            sketch: of a pool.
+            spared: packed, what it reached under allowances only; None where there is nothing.
+        """
         seen = np.unpackbits(self.bitmap(sketch))[self.priced].view(np.bool_)
-        return int(np.count_nonzero(seen)) / self.priced_count
+        return seen if spared is None else seen & ~self._unpacked(spared)
+
+    def fraction(self, sketch: Sketch, spared: Sketch | None = None) -> float:
+        """Return the price signal of a sketch, in [0, 1]."""
+        return int(np.count_nonzero(self.signal(sketch, spared))) / self.priced_count
+
+    def spare(self, counting: NDArray[np.bool_], sketch: Sketch) -> Sketch | None:
+        """Return what of a sketch does not count, packed, where only `counting` does."""
+        spared = self.signal(sketch) & ~counting
+        return np.packbits(spared) if spared.any() else None
+
+    def unspare(
+        self, spared: Sketch, places: NDArray[np.intp], rows: NDArray[np.intp]
+    ) -> tuple[NDArray[np.intp], Sketch | None]:
+        """Let inputs of their own count where only allowances had been.
+
+        Args:
+            spared: packed; not changed.
+            places: (n, k) the bits that each input sets.
+            rows: which inputs ask something new.
+
+        Returns:
+            (n,) how many spared bits each input is the first to reach, and what is left.
+        """
+        bits, reached = self._unpacked(spared).copy(), np.zeros(len(places), np.intp)
+        start, stop = self.priced.start, self.priced.stop
+        for row in rows.tolist():
+            cells = places[row]
+            cells = cells[(cells >= start) & (cells < stop)] - start
+            reached[row] = np.count_nonzero(bits[cells])
+            bits[cells] = False
+        return reached, np.packbits(bits) if bits.any() else None
+
+    def _unpacked(self, spared: Sketch) -> NDArray[np.bool_]:
+        return np.unpackbits(spared)[: self.priced_count].view(np.bool_)
 
     def shared(self, one: Sketch, other: Sketch) -> tuple[float, int]:
         """Estimate how many of all inputs of two pools were asked by both.

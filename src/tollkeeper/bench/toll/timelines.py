@@ -87,14 +87,12 @@ class Standing:
     """What the operator sees of the bulk customer.
 
     Attributes:
-        reached: coverage without what its allowance paid for.
-        granted: coverage that it paid for.
+        reached: coverage, without what its allowance paid for.
         name: of the rung.
         price_s: of its next new input.
     """
 
     reached: float
-    granted: float
     name: str
     price_s: float
 
@@ -182,8 +180,7 @@ def _walk(
 
 def _standing(server: Served) -> Standing:
     known = server.ask("GET", "/tenants/bulk")
-    reached = known["coverage"] - known["granted"]
-    return Standing(reached, known["granted"], known["standing"], known["price_s"])
+    return Standing(known["coverage"], known["standing"], known["price_s"])
 
 
 def _embedded(encoder: Encoder, inputs: Sequence[str]) -> Any:
@@ -219,8 +216,6 @@ def _rows(found: Round, setting: Setting, ladder: Ladder) -> Iterator[_Row]:
     for when, standing in (("before", found.before), ("after", found.after)):
         yield f"bulk_{when}.reached", standing.reached, "share", "lower"
         yield f"bulk_{when}.price_seconds", standing.price_s, "s", "lower"
-    # No account covers more than everything, so this is as far as it can ever come.
-    yield "bulk_after.most_reached", 1 - found.after.granted, "share", "higher"
 
 
 def _got(outcome: Outcome, steps: Sequence[replay.Step]) -> Iterator[_Row]:
