@@ -32,11 +32,13 @@ PAYS = Plan(challenge=0.0, first_seconds=0.01, last_seconds=0.08, noise=None)
 
 
 def test_a_shadow_tells_what_would_have_been(open_shop: Any) -> None:
-    """In shadow everyone is answered with clean embeddings, and the records name the refusal."""
+    """In shadow everyone is answered without noise, and the records name the refusal."""
     shop = open_shop(plan=PAYS.model_copy(update={"mode": "shadow", "canary": ("canary",)}))
     shop.walk()
     answer = shop.ask("new")
-    np.testing.assert_array_equal(answer.embeddings, hash_encoder(16).embed(["new"]))
+    key = shop.guard.tenant_key("acme")
+    clean = hash_encoder(16).embed(["new"])
+    np.testing.assert_array_equal(answer.embeddings, shop.guard.view(clean, key=key))
     record = shop.records()[0]
     assert (record.decision, record.shadow, record.paid_s) == ("challenged", True, 0.0)
     shop.walk(tenant="canary", pool="canary")
@@ -338,3 +340,16 @@ def test_a_lost_commit_gives_the_ration_back(open_shop: Any) -> None:
     shop.ask("new")
     with pytest.raises(ThrottledError):
         shop.ask("newer")
+
+
+def test_enforcing_a_plan_changes_no_embedding(open_shop: Any) -> None:
+    """Below the first noise a tenant sees the same bytes in shadow and enforced."""
+    shadow, enforced = (
+        open_shop(plan=Plan(mode=mode, challenge=0.5)) for mode in ("shadow", "enforce")
+    )
+    for dimensions in (None, 4):
+        answers = [
+            shop.service.answer(Ask(shop.account, ("a", "b"), "text", dimensions)).embeddings
+            for shop in (shadow, enforced)
+        ]
+        np.testing.assert_array_equal(*answers)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tollkeeper import __version__
-from tollkeeper.cli import attack, calibration, demo, lab, operate, serve, solve
+from tollkeeper.cli import attack, calibration, demo, lab, operate, serve, solve, tenants
 from tollkeeper.cli.output import fail
 from tollkeeper.errors import TollkeeperError
 
@@ -26,7 +26,7 @@ app = typer.Typer(
 )
 app.command("serve")(serve.serve)
 app.add_typer(operate.keys, name="keys")
-app.add_typer(operate.tenants, name="tenants")
+app.add_typer(tenants.tenants, name="tenants")
 app.add_typer(operate.records, name="records")
 app.add_typer(operate.settings_verbs, name="config")
 app.command("calibrate")(calibration.calibrate)

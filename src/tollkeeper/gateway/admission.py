@@ -20,7 +20,8 @@ from tollkeeper.gateway.plans import Ladder, Plan, Plans
 from tollkeeper.gateway.policy import Case, Decision, Policy
 from tollkeeper.gateway.wire import canonical
 from tollkeeper.guard import profiles
-from tollkeeper.guard.guard import Guard, Terms
+from tollkeeper.guard.guard import Guard
+from tollkeeper.guard.terms import Terms
 from tollkeeper.ledger.spent import SpentStore
 from tollkeeper.types import Account, Embeddings, Verdict
 
@@ -164,7 +165,7 @@ class Admission:
         after = replace(kept, sketch=verdict.sketch, spared=verdict.spared)
         # Last, for what is not answered needs no noise.
         started = time.perf_counter()
-        outgoing = weighed.answer() if case.enforced else self._unguarded_answer(asks)
+        outgoing = weighed.answer() if case.enforced else self._in_shadow(asks)
         self._metrics.guard_seconds.observe(weighed.seconds + time.perf_counter() - started)
         return Admitted(verdict, outgoing, after, decision, case.grant is not None, case.enforced)
 
@@ -220,15 +221,17 @@ class Admission:
         )
         return _Weighed(verdict, answer, time.perf_counter() - started)
 
-    def _unguarded_answer(self, asks: Sequence[Ask]) -> Embeddings:
-        """Return what clients get where nothing is enforced."""
-        return self._unguarded.admit(
-            self._unguarded.empty(),
-            _stack([ask.embeddings for ask in asks]),
-            key=bytes(32),
-            rng=self._rng,
-            dimensions=asks[0].dimensions,
-        ).embeddings
+    def _in_shadow(self, asks: Sequence[Ask]) -> Embeddings:
+        """Return what clients get where nothing is enforced.
+
+        A plan in shadow leaves each tenant its own view of the space, so that enforcing it
+        changes no embedding. A server in shadow answers as if there were no guard.
+        """
+        clean, dimensions = _stack([ask.embeddings for ask in asks]), asks[0].dimensions
+        if self._shadow:
+            return self._unguarded.view(clean, key=bytes(32), dimensions=dimensions)
+        key = self.guard.tenant_key(asks[0].account.tenant, version=self._key_version)
+        return self.guard.view(clean, key=key, dimensions=dimensions)
 
 
 def identity(item: Any, key: bytes) -> bytes:

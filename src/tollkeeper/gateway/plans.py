@@ -30,7 +30,7 @@ class Plan(BaseModel):
     """One plan; a rung that is None is not used.
 
     Attributes:
-        mode: `shadow` decides and records, and answers as if there were no guard.
+        mode: `shadow` decides and records, and asks, delays, perturbs and refuses nothing.
         canary: tenants for which a plan in shadow is enforced all the same.
         meter: from this share of the knee on, requests are recorded as metered.
         shows_meter: whether the account sees what is left to the knee, in steps of 25%.

@@ -7,10 +7,9 @@ future is done, so no embedding leaves before its coverage is durable.
 
 from __future__ import annotations
 
-import math
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -33,6 +32,14 @@ from tollkeeper.gateway.heads import Head, Heads, failure
 from tollkeeper.gateway.journal import Journal
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.policy import action_of
+from tollkeeper.gateway.work import (
+    Work,
+    alike,
+    answer_of,
+    entries_of,
+    is_linked,
+    take_answered,
+)
 from tollkeeper.guard.windows import Windows
 from tollkeeper.ledger.base import Beside, GroupCommits, Ledger, Notes, Submission
 from tollkeeper.types import Account, Record
@@ -42,31 +49,6 @@ MAX_ATTEMPTS = 10
 
 class ServiceLedger(Ledger, GroupCommits, Notes, Protocol):
     """What the service needs from a ledger."""
-
-
-@dataclass(slots=True)
-class _Work:
-    """What becomes of one pool while its asks are admitted.
-
-    Attributes:
-        pool: the ledger's name of it.
-        head: its newest state.
-        now: seconds since the epoch.
-        own: of each tenant that is linked to others, what it asked itself; changes with the
-            pool, so that the link can be undone.
-        records: of the asks that are answered.
-    """
-
-    pool: str
-    head: Head
-    now: float
-    own: dict[str, Head] = field(default_factory=dict)
-    records: list[Record] = field(default_factory=list)
-
-    def spent_by(self, tenant: str) -> tuple[float, int]:
-        """Return what a tenant was charged and how many of its inputs are answered."""
-        rows = [record for record in self.records if record.tenant == tenant]
-        return math.fsum(row.charge for row in rows), sum(row.inputs for row in rows)
 
 
 class Service:
@@ -161,7 +143,7 @@ class Service:
             for pool, group in by_pool.items():
                 entries = {
                     pool,
-                    *(self._archive.key(ask.account.tenant) for ask in group if _linked(ask)),
+                    *(self._archive.key(ask.account.tenant) for ask in group if is_linked(ask)),
                 }
                 if touched & entries:  # a tenant on its old pool and on its new one
                     self._submit(unsent)
@@ -183,8 +165,8 @@ class Service:
                 if self.guard.tracks
                 else Head(0, Kept(self.guard.empty()))
             )
-            work = _Work(pool, head, now)
-            for group in _alike(asks):
+            work = Work(pool, head, now)
+            for group in alike(asks):
                 self._admit(work, group, charge)
             if self.guard.tracks and work.records:
                 charge.submission = self._submission(work)
@@ -198,7 +180,7 @@ class Service:
             self._heads.drop(pool)
         return charge
 
-    def _admit(self, work: _Work, asks: list[Ask], charge: Charge) -> None:
+    def _admit(self, work: Work, asks: list[Ask], charge: Charge) -> None:
         """Decide about asks of one account and width together; updates `work` and `charge`."""
         head = work.head
         try:
@@ -230,16 +212,16 @@ class Service:
             )
         )
         head.kept = admitted.kept
-        if self.guard.tracks and _linked(asks[0]):
+        if self.guard.tracks and is_linked(asks[0]):
             self._mark_own(work, asks[0].account.tenant, admitted)
         start = 0
         for ask in asks:
             rows = slice(start, start + len(ask.inputs))
-            charge.answers.append(_answer(ask, admitted, rows))
+            charge.answers.append(answer_of(ask, admitted, rows))
             self._record(work, ask, admitted, rows)
             start = rows.stop
 
-    def _mark_own(self, work: _Work, tenant: str, admitted: Admitted) -> None:
+    def _mark_own(self, work: Work, tenant: str, admitted: Admitted) -> None:
         """Note what a linked tenant asked itself."""
         own = work.own.get(tenant)
         if own is None:
@@ -253,7 +235,7 @@ class Service:
             _, spared = layout.unspare(spared, places, np.arange(len(places)))
         own.kept = replace(before, sketch=sketch, spared=spared)
 
-    def _record(self, work: _Work, ask: Ask, admitted: Admitted, rows: slice) -> None:
+    def _record(self, work: Work, ask: Ask, admitted: Admitted, rows: slice) -> None:
         verdict, decision = admitted.verdict, admitted.decision
         charged = float(verdict.opened[rows].sum())
         work.head.spent += charged
@@ -272,7 +254,7 @@ class Service:
             )
         )
 
-    def _refused(self, work: _Work, ask: Ask, error: TollkeeperError) -> None:
+    def _refused(self, work: Work, ask: Ask, error: TollkeeperError) -> None:
         """Tell the operator, not the client, why a request is not answered."""
         if isinstance(error, SpentError):
             self.metrics.fallbacks.labels("spent", "closed").inc()
@@ -307,7 +289,7 @@ class Service:
             profile=self.guard.version,
         )
 
-    def _submission(self, work: _Work) -> Submission:
+    def _submission(self, work: Work) -> Submission:
         """Return what to commit of a pool; its head becomes its newest state."""
         head = work.head
         beside = []
@@ -326,7 +308,7 @@ class Service:
         futures = self.ledger.submit([submission for _, submission in due])
         for (charge, submission), future in zip(due, futures, strict=True):
             charge.future = future
-            self._heads.sent(_entries(submission), future)
+            self._heads.sent(entries_of(submission), future)
 
     # -- step 3 ------------------------------------------------------------------
 
@@ -346,7 +328,7 @@ class Service:
         attempts = min(ask.attempts for ask in charge.asks)
         if isinstance(failed, ConflictError) and attempts < MAX_ATTEMPTS:
             self.metrics.conflicts.inc()
-            again = _take_answered(charge)
+            again = take_answered(charge)
             self.give_back(again)
             for ask in again:
                 ask.attempts += 1
@@ -381,7 +363,7 @@ class Service:
         if charge.submission is None or charge.future is None:
             return
         with self._lock:
-            self._heads.failed(_entries(charge.submission), charge.future)
+            self._heads.failed(entries_of(charge.submission), charge.future)
 
     def answer(self, ask: Ask) -> Answer:
         """Take one request through all steps and wait for durability.
@@ -404,46 +386,3 @@ class Service:
         if isinstance(outcome, TollkeeperError):
             raise outcome
         return outcome
-
-
-def _alike(asks: Sequence[Ask]) -> Iterable[list[Ask]]:
-    """Group asks that one guard call can answer: same tenant, same width.
-
-    Asks with a budget stay alone, so that each meets the spend of those before it. One account's
-    asks may differ in what an operator changed between them.
-    """
-    groups: dict[tuple[Account, int | None, int], list[Ask]] = {}
-    for ask in asks:
-        account = ask.account
-        # A grant covers a request whole or not at all, whoever came beside it.
-        alone = id(ask) if account.budget is not None or account.grant else 0
-        groups.setdefault((replace(account, key_id=""), ask.dimensions, alone), []).append(ask)
-    return groups.values()
-
-
-def _take_answered(charge: Charge) -> list[Ask]:
-    """Take the asks out of a charge that were to be answered; what was refused stays."""
-    pairs = list(zip(charge.asks, charge.answers, strict=True))
-    charge.asks = [ask for ask, answer in pairs if not isinstance(answer, Answer)]
-    charge.answers = [answer for _, answer in pairs if not isinstance(answer, Answer)]
-    return [ask for ask, answer in pairs if isinstance(answer, Answer)]
-
-
-def _answer(ask: Ask, admitted: Admitted, rows: slice) -> Answer:
-    paid = ask.proof is not None and admitted.decision.paid_s > 0
-    return Answer(
-        admitted.embeddings[rows],
-        ask.tokens,
-        receipt=ask.proof.id if paid and ask.proof is not None else None,
-        allowance=admitted.decision.allowance,
-    )
-
-
-def _linked(ask: Ask) -> bool:
-    """Return whether a tenant is charged on a pool that is not its own."""
-    return ask.account.pool != ask.account.tenant
-
-
-def _entries(submission: Submission) -> list[str]:
-    """Return the names of all entries that a commit changes."""
-    return [submission.pool, *(part.pool for part in submission.beside)]

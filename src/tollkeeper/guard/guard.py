@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,28 +21,13 @@ from tollkeeper.guard.coverage import Coverage, Visit
 from tollkeeper.guard.keys import derive
 from tollkeeper.guard.landmarks import Landmarks
 from tollkeeper.guard.profiles import Profile
+from tollkeeper.guard.scaling import norms_of, with_norms
+from tollkeeper.guard.terms import Terms
 from tollkeeper.guard.transform import Transform
 from tollkeeper.types import Embeddings, Sketch, Verdict
 
 _MEMO_BYTES = 64 << 20
 _MEMO_ENTRIES = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What one account is granted beyond its profile, or spared.
-
-    Attributes:
-        forgiven: coverage that the price does not see.
-        ceiling: coverage from which on nothing new is answered; None never refuses.
-        spared: what of the sketch does not count; see `Layout.signal`.
-        granted: whether what is asked now does not count either, and costs nothing.
-    """
-
-    forgiven: float = 0.0
-    ceiling: float | None = None
-    spared: Sketch | None = None
-    granted: bool = False
 
 
 class Guard:
@@ -160,6 +145,19 @@ class Guard:
         """
         return self._coverage.mark(sketch, places)
 
+    def view(
+        self, embeddings: Embeddings, *, key: bytes, dimensions: int | None = None
+    ) -> Embeddings:
+        """Return (n, d') what a tenant sees of embeddings below the knee: its transform alone.
+
+        Raises:
+            GuardError: an argument does not fit this guard.
+        """
+        clean, width = self._checked(embeddings), self._checked_width(dimensions)
+        if width < self.calibration.dim:
+            clean = with_norms(clean[:, :width], 1.0)
+        return self._transform(key, width)(clean)
+
     def tenant_key(self, tenant: str, *, version: int = 1) -> bytes:
         """Return the 32-byte key of a tenant; a new version is a new space and new noise."""
         return derive(self._secret, "tenant", tenant, version)
@@ -253,7 +251,7 @@ class Guard:
             if prices.any():
                 made = self._noisy(clean, prices, key=key, identities=identities, rng=rng)
             if width < self.calibration.dim:
-                made = _with_norms(made[:, :width], 1.0)
+                made = with_norms(made[:, :width], 1.0)
             return transform(made)
 
         verdict = Verdict(
@@ -329,7 +327,7 @@ class Guard:
         noise *= (scales[paying] * self._unit).astype(np.float32)[:, None]
         noise += rows
         if self.profile.keeps_norm:
-            noise = _with_norms(noise, _norms(rows))
+            noise = with_norms(noise, norms_of(rows))
         answer = clean.copy()
         answer[paying] = noise
         return answer
@@ -385,17 +383,3 @@ def _coverage(profile: Profile, calibration: Calibration, key: bytes) -> Coverag
         planes(calibration.sample, out=margins)
         landmarks = Landmarks.choose(derive(key, "landmarks"), margins, profile.landmarks)
     return Coverage(planes, profile.tables, profile.bits, landmarks, profile.samples)
-
-
-def _norms(rows: Embeddings) -> Embeddings:
-    """Return the (n, 1) Euclidean norms, each a function of its row alone."""
-    squares: Embeddings = np.square(rows).sum(axis=1, keepdims=True)
-    return np.sqrt(squares)
-
-
-def _with_norms(rows: Embeddings, norms: Embeddings | float) -> Embeddings:
-    """Return `rows` scaled to the given norms; rows of zeros stay as they are."""
-    found = _norms(rows)
-    found[found == 0] = 1
-    scaled: Embeddings = rows * (norms / found)
-    return scaled
