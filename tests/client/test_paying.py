@@ -286,5 +286,7 @@ def test_the_wish_for_a_pass_has_the_requests_headers() -> None:
     """Credential and whatever a proxy wants go along, what describes the body does not."""
     sent = [("Authorization", "Bearer k"), ("X-Proxy", "1"), ("Content-Length", "5")]
     sent += [("Content-Type", "a/b"), ("Idempotency-Key", "x"), ("Content-Encoding", "gzip")]
+    sent += [("Accept-Encoding", "gzip")]
     json_ = {"content-type": "application/json", "accept": "application/json"}
+    json_["accept-encoding"] = "identity"
     assert asking_headers(sent) == {"Authorization": "Bearer k", "X-Proxy": "1", **json_}

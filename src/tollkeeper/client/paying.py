@@ -28,11 +28,23 @@ MOST_CHALLENGES: Final = 3
 KEPT: Final = frozenset({400, 402})
 """Statuses after which the request may be sent again: such an answer is read before it is left."""
 
+LONGEST_KEPT: Final = 65_536
+"""Bytes of such an answer; one that is longer reaches the caller as it comes."""
+
+LONGEST_TOLD: Final = 8192
+"""Bytes of an answer about a pass."""
+
 _NO_PASSES: Final = frozenset({400, 404, 405, 501})
 """Answers to a wish for a pass that are the same the next time."""
 
 _OF_THE_BODY: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
-_OF_THE_REQUEST: Final = _OF_THE_BODY | {"accept", "content-type", "expect", "idempotency-key"}
+_OF_THE_REQUEST: Final = _OF_THE_BODY | {
+    "accept",
+    "accept-encoding",
+    "content-type",
+    "expect",
+    "idempotency-key",
+}
 
 
 class Order(NamedTuple):
@@ -232,7 +244,14 @@ def is_own_affair(names: Any) -> bool:
 def asking_headers(headers: Any) -> dict[str, str]:
     """Return what of a request's headers goes with the wish for a pass: all but its body's."""
     kept = {name: value for name, value in headers if name.lower() not in _OF_THE_REQUEST}
-    return {**kept, "content-type": "application/json", "accept": "application/json"}
+    # Uncompressed: a few bytes may not become a thousand times as many here.
+    told = {"accept": "application/json", "accept-encoding": "identity"}
+    return {**kept, "content-type": "application/json", **told}
+
+
+def may_tell_to_retry(headers: Any) -> bool:
+    """Tell whether an answer asks the OpenAI client to repeat the request, whatever its status."""
+    return bool(headers.get("x-should-retry", "false").lower() != "false")
 
 
 def drive(steps: Steps, hands: Hands, solver: Solver) -> None:
