@@ -11,6 +11,7 @@ from typing import Any, Final
 import httpx2
 
 from tollkeeper.challenge.protocol import PROOF_HEADER
+from tollkeeper.client.driving import drive, drive_async
 from tollkeeper.client.paying import (
     KEPT,
     LONGEST_KEPT,
@@ -19,8 +20,6 @@ from tollkeeper.client.paying import (
     Order,
     Payer,
     asking_headers,
-    drive,
-    drive_async,
     is_own_affair,
     may_tell_to_retry,
 )

@@ -1,8 +1,7 @@
 """When a client pays and with what: the protocol of `docs/challenge.md` without the sending.
 
 `Payer.steps` is a generator: it yields what is to be done and is sent what came of it, so that
-synchronous and asynchronous transports share every decision. `drive` and `drive_async` are all
-that each of them adds.
+synchronous and asynchronous transports share every decision; `driving` takes the steps.
 """
 
 from __future__ import annotations
@@ -10,16 +9,14 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Generator
-from concurrent.futures import CancelledError, Future
-from contextlib import closing
-from typing import Any, Final, NamedTuple, Protocol
+from concurrent.futures import Future
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from tollkeeper.challenge.protocol import PROOF_HEADER, Challenge
 from tollkeeper.challenge.puzzle import HashPuzzle, ScryptPuzzle
 from tollkeeper.client.offers import offered
-from tollkeeper.client.solver import Solver
-from tollkeeper.errors import BudgetExhausted, ConfigurationError, ProofError
+from tollkeeper.errors import ConfigurationError
 
 PASS_PATH: Final = "/tollkeeper/v1/challenges"  # noqa: S105 - a path
 MOST_CHALLENGES: Final = 3
@@ -119,30 +116,6 @@ class Wait(NamedTuple):
 Step = Send | Ask | Solve | Wait
 Steps = Generator[Step, Any, None]
 Payment = Generator[Step, Any, str | None]
-
-
-class Hands(Protocol):
-    """What a transport does for `drive`."""
-
-    def send(self, proof: str | None) -> Answer:
-        """Send the order, and let go of the answer before."""
-        ...
-
-    def ask(self, url: str, body: bytes) -> tuple[int, bytes]:
-        """Post JSON with the order's credential."""
-        ...
-
-
-class AsyncHands(Protocol):
-    """What a transport does for `drive_async`."""
-
-    async def send(self, proof: str | None) -> Answer:
-        """Send the order, and let go of the answer before."""
-        ...
-
-    async def ask(self, url: str, body: bytes) -> tuple[int, bytes]:
-        """Post JSON with the order's credential."""
-        ...
 
 
 Holder = tuple[str, str]
@@ -254,57 +227,6 @@ def may_tell_to_retry(headers: Any) -> bool:
     return bool(headers.get("x-should-retry", "false").lower() != "false")
 
 
-def drive(steps: Steps, hands: Hands, solver: Solver) -> None:
-    """Take the steps of one request.
-
-    Raises:
-        Exception: whatever sending raises.
-    """
-    with closing(steps):
-        result: Any = None
-        while True:
-            try:
-                step = steps.send(result)
-            except StopIteration:
-                return
-            match step:
-                case Send(proof):
-                    result = hands.send(proof)
-                case Ask(url, body):
-                    result = hands.ask(url, body)
-                case Solve(puzzle):
-                    result = _solution(solver, puzzle, threading.Event())
-                case Wait(bought):
-                    result = bought.result()
-
-
-async def drive_async(steps: Steps, hands: AsyncHands, solver: Solver) -> None:
-    """Take the steps of one request under asyncio; puzzles are solved beside the event loop.
-
-    Raises:
-        Exception: whatever sending raises.
-    """
-    import asyncio
-
-    with closing(steps):
-        result: Any = None
-        while True:
-            try:
-                step = steps.send(result)
-            except StopIteration:
-                return
-            match step:
-                case Send(proof):
-                    result = await hands.send(proof)
-                case Ask(url, body):
-                    result = await hands.ask(url, body)
-                case Solve(puzzle):
-                    result = await _solution_beside(solver, puzzle)
-                case Wait(bought):
-                    # Shielded: who stops waiting does not stop the others.
-                    result = await asyncio.shield(asyncio.wrap_future(bought))
-
-
 def _proof(offer: Challenge) -> Payment:
     solution = yield Solve(offer.puzzle)
     return None if solution is None else offer.proof(solution)
@@ -318,22 +240,3 @@ def _pass_offered(content: bytes) -> Challenge | None:
     value = told.get("challenge") if isinstance(told, dict) else None
     offer = offered(value) if isinstance(value, str) else None
     return offer if offer is not None and not offer.digest else None
-
-
-def _solution(
-    solver: Solver, puzzle: HashPuzzle | ScryptPuzzle, stop: threading.Event
-) -> str | None:
-    try:
-        return solver.solve(puzzle, stop=stop).solution
-    except (BudgetExhausted, ProofError, CancelledError):  # too dear, no solution, closed
-        return None
-
-
-async def _solution_beside(solver: Solver, puzzle: HashPuzzle | ScryptPuzzle) -> str | None:
-    import asyncio
-
-    stop = threading.Event()
-    try:
-        return await asyncio.to_thread(_solution, solver, puzzle, stop)
-    finally:
-        stop.set()  # for a request that was cancelled

@@ -10,6 +10,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPResponse
 
 from tollkeeper.challenge.protocol import PROOF_HEADER
+from tollkeeper.client.driving import drive
 from tollkeeper.client.paying import (
     KEPT,
     LONGEST_KEPT,
@@ -18,7 +19,6 @@ from tollkeeper.client.paying import (
     Order,
     Payer,
     asking_headers,
-    drive,
     is_own_affair,
     may_tell_to_retry,
 )
