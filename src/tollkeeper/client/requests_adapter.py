@@ -46,6 +46,20 @@ class PayingAdapter(HTTPAdapter):
         self._solver = solver or Solver()
         self._owns_solver = solver is None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the settings: passes and processes stay where they are."""
+        solver = {"processes": self._solver.processes, "max_seconds": self._solver.max_seconds}
+        return {**super().__getstate__(), "paying": {"ahead": self._payer.ahead, "solver": solver}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin with the settings of another adapter, no pass, and a solver of its own."""
+        state = dict(state)
+        paying = state.pop("paying")
+        super().__setstate__(state)
+        self._payer = Payer(ahead=paying["ahead"])
+        self._solver = Solver(**paying["solver"])
+        self._owns_solver = True
+
     def send(  # noqa: PLR0917 - the signature is that of requests
         self,
         request: requests.PreparedRequest,
