@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,13 +14,8 @@ import pytest
 from tollkeeper.challenge.protocol import Challenge, Issuer, body_digest
 from tollkeeper.challenge.puzzle import HashPuzzle
 from tollkeeper.client import Solver
-from tollkeeper.client.paying import (
-    Answer,
-    Order,
-    Payer,
-    drive,
-    drive_async,
-)
+from tollkeeper.client.driving import drive, drive_async
+from tollkeeper.client.paying import Answer, Order, Payer
 
 ISSUER = Issuer(bytes(32), entropy=bytes)
 URL = "https://api.example/v1/embeddings"
@@ -166,3 +162,42 @@ def test_a_cancelled_task_stops_its_search_and_lets_others_go_on() -> None:
     with told as solver:
         sent = asyncio.run(main(solver)).hands.sent  # ends only when the search has ended
     assert sent == [None, challenge().proof(sent[-1].rpartition(".")[2])]
+
+
+def test_solving_leaves_the_event_loops_threads_alone() -> None:
+    """More puzzles than it has threads do not keep it from looking up a name."""
+    now = threading.Event()
+
+    class Slow(Solver):
+        def solve(self, puzzle: Any, *, stop: threading.Event | None = None) -> Any:
+            assert now.wait(30)
+            return super().solve(puzzle, stop=stop)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        with Slow(processes=0) as slow:
+            hands = [FakeAsyncHands(asked(challenge()), OK) for _ in range(3)]
+            paying = [
+                asyncio.create_task(drive_async(Payer().steps(ORDER), one, slow)) for one in hands
+            ]
+            await asyncio.sleep(0.01)
+            await asyncio.wait_for(loop.run_in_executor(None, int), 5)
+            now.set()
+            await asyncio.gather(*paying)
+        assert all(one.hands.sent[1] for one in hands)
+
+    asyncio.run(main())
+
+
+def test_an_error_of_solving_is_raised_where_it_is_waited_for() -> None:
+    """What a progress callback raises reaches the task."""
+
+    def broken(done: int, expected: int) -> None:
+        raise ZeroDivisionError
+
+    with (
+        Solver(processes=0, progress=broken) as bad,
+        pytest.raises(ZeroDivisionError),
+    ):
+        asyncio.run(drive_async(Payer().steps(ORDER), FakeAsyncHands(asked(challenge())), bad))

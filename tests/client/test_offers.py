@@ -110,13 +110,41 @@ def test_what_is_not_ours_is_left_alone(text: str) -> None:
     assert offered(text) is None
 
 
-@pytest.mark.parametrize("memory", [{"n": 2**20}, {"n": 3}, {"r": 0}, {"cost": 0}, {"first": -1}])
-def test_scrypt_beyond_reason_is_left_alone(memory: dict[str, int]) -> None:
-    """A puzzle may not take more memory than is reasonable."""
-    fields = {"alg": "scrypt", "n": 1024, "r": 8, "p": 1, "cost": 3, "first": 1}
-    text = {"salt": "s", "prefix": "p" * 16, "seal": ""}
-    assert offered(header(request=puzzle(**fields, **text))) is not None
-    assert offered(header(request=puzzle(**{**fields, **memory}, **text))) is None
+@pytest.mark.parametrize(
+    "memory",
+    [
+        {"n": 2**20},
+        {"n": 3},
+        {"r": 0},
+        {"cost": 0},
+        {"first": -1},
+        {"first": 2**52},
+        {"prefix": "\n" * 16},
+    ],
+)
+def test_scrypt_beyond_reason_is_left_alone(memory: dict[str, Any]) -> None:
+    """A puzzle may not take more memory than is reasonable, nor leave the page's limits."""
+    fields: dict[str, Any] = {"alg": "scrypt", "n": 1024, "r": 8, "p": 1, "cost": 3, "first": 1}
+    fields |= {"salt": "s", "prefix": "p" * 16, "seal": ""}
+    assert offered(header(request=puzzle(**fields))) is not None
+    assert offered(header(request=puzzle(**{**fields, **memory}))) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_ours"),
+    [
+        ({"salt": "A" * 64}, True),
+        ({"salt": "A" * 65}, False),
+        ({"salt": "\x00"}, False),
+        ({"salt": "a\nb"}, False),
+        ({"searches": 64, "padding": "a" * 400}, True),
+        ({"searches": 64, "padding": "a" * 700}, False),
+        ({"searches": 3, "padding": "a" * 700}, True),
+    ],
+)
+def test_the_pages_limits_hold(changes: dict[str, Any], is_ours: bool) -> None:
+    """A salt is short and printable, and the longest solution fits into the proof's header."""
+    assert (offered(header(request=puzzle(**changes))) is not None) == is_ours
 
 
 @given(st.text(max_size=300))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
+import pickle
 from typing import Any
 
 import httpx
@@ -157,3 +159,22 @@ def test_requests_keeps_its_own_request(toll: Any, solver: Solver) -> None:
         told = client.post(toll.url + "/embeddings", json=EMBED, headers=KEY)
         assert isinstance(told, httpx.Response)
         assert "tollkeeper-proof" not in told.request.headers
+
+
+def pickled(one: Any) -> Any:
+    """Return what comes out of another process."""
+    return pickle.loads(pickle.dumps(one))  # noqa: S301 - our own
+
+
+@pytest.mark.parametrize("again", [pickled, copy.copy])
+def test_a_session_that_pays_can_be_pickled(toll: Any, again: Any) -> None:
+    """It goes on paying elsewhere, with the same settings and a solver of its own."""
+    with Solver(processes=0, max_seconds=7) as mine:
+        adapter = again(PayingAdapter(ahead=9, solver=mine, pool_maxsize=3))
+        assert adapter._solver is not mine
+    with requests.Session() as session:
+        session.mount("http://", adapter)
+        answer = session.post(toll.url + "/embeddings", json=EMBED, headers=KEY)
+    assert answer.status_code == 200
+    settings = (adapter._payer.ahead, adapter._solver.processes, adapter._solver.max_seconds)
+    assert (*settings, adapter._pool_maxsize) == (9, 0, 7, 3)

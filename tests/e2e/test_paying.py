@@ -61,16 +61,6 @@ def test_the_openai_client_finishes(live: Any, ahead: int | None, solver: Solver
     assert solver.tally().challenges > 0
 
 
-def test_without_it_the_error_names_the_page(live: Any) -> None:
-    """One call is refused, and the message says what to read."""
-    with (
-        openai.OpenAI(base_url=live.url, api_key=live.key) as client,
-        pytest.raises(openai.APIStatusError, match="challenge") as caught,
-    ):
-        script(client, model_of(live))
-    assert (caught.value.status_code, caught.value.code) == (402, "challenge_required")
-
-
 def test_requests_finish_too(live: Any, solver: Solver) -> None:
     """The adapter pays on the same session."""
     with requests.Session() as session:

@@ -26,7 +26,10 @@ MOST_FIRST: Final = 2**52
 MAX_COUNTER_DIGITS: Final = 15  # a counter stays below 2**53
 KEY_BYTES: Final = 32
 PREFIX_CHARS: Final = 16
+KEY_CHARS: Final = 43
 MAX_SCRYPT_MEMORY: Final = 2**26
+MAX_SALT_CHARS: Final = 64
+MOST_SEARCHES: Final = 64
 
 
 class Puzzle(Protocol):
@@ -306,7 +309,7 @@ def own_puzzle(fields: Mapping[str, Any]) -> HashPuzzle | ScryptPuzzle:
 
 def _check_ranges(puzzle: HashPuzzle | ScryptPuzzle) -> None:
     if isinstance(puzzle, HashPuzzle):
-        sound = 1 <= puzzle.target <= SCALE and 1 <= puzzle.searches <= 64
+        sound = 1 <= puzzle.target <= SCALE and 1 <= puzzle.searches <= MOST_SEARCHES
     else:
         power = puzzle.n > 1 and puzzle.n & (puzzle.n - 1) == 0
         memory = 128 * puzzle.n * puzzle.r * puzzle.p
@@ -314,12 +317,17 @@ def _check_ranges(puzzle: HashPuzzle | ScryptPuzzle) -> None:
         sound = (
             sound
             and 1 <= puzzle.cost <= MOST_WORK
-            and 0 <= puzzle.first <= MOST_FIRST
+            and 0 <= puzzle.first < MOST_FIRST
             and len(puzzle.prefix) == PREFIX_CHARS
+            and _is_plain(puzzle.prefix)
         )
-    # JSON may hold half a character, which cannot be hashed.
-    if not (sound and puzzle.salt.isascii()):
+    if not (sound and len(puzzle.salt) <= MAX_SALT_CHARS and _is_plain(puzzle.salt)):
         raise ValueError("expected a puzzle within the limits of its algorithm")
+
+
+def _is_plain(text: str) -> bool:
+    """Tell whether all characters are ASCII and printable; JSON may even hold half a character."""
+    return text.isascii() and text.isprintable()
 
 
 def _bound(target: int) -> bytes:

@@ -5,21 +5,23 @@ The caller's timeouts count for each sending; solving takes none of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, Final
 
 import httpx2
 
 from tollkeeper.challenge.protocol import PROOF_HEADER
+from tollkeeper.client.driving import drive, drive_async
 from tollkeeper.client.paying import (
     KEPT,
+    LONGEST_KEPT,
+    LONGEST_TOLD,
     Answer,
     Order,
     Payer,
     asking_headers,
-    drive,
-    drive_async,
     is_own_affair,
+    may_tell_to_retry,
 )
 from tollkeeper.client.solver import Solver
 
@@ -113,7 +115,7 @@ class PayingTransport(httpx2.BaseTransport):
         exchange = _Exchange(self._inner, request)
         drive(self._payer.steps(order), exchange, self._solver)
         assert exchange.response is not None
-        return exchange.response
+        return _final(exchange.response)
 
     def close(self) -> None:
         """Close the inner transport, and the solver unless it is shared."""
@@ -155,7 +157,7 @@ class AsyncPayingTransport(httpx2.AsyncBaseTransport):
         exchange = _AsyncExchange(self._inner, request)
         await drive_async(self._payer.steps(order), exchange, self._solver)
         assert exchange.response is not None
-        return exchange.response
+        return _final(exchange.response)
 
     async def aclose(self) -> None:
         """Close the inner transport, and the solver unless it is shared."""
@@ -176,15 +178,13 @@ class _Exchange:
         if self.response is not None:
             self.response.close()
         response = self._inner.handle_request(_with(self._request, proof))
-        if response.status_code in KEPT:
-            response = _kept(response, b"".join(response.iter_raw()))
-        self.response = response
-        return _answer(response)
+        self.response = _kept(response) if response.status_code in KEPT else response
+        return _answer(self.response)
 
     def ask(self, url: str, body: bytes) -> tuple[int, bytes]:
         response = self._inner.handle_request(_asking(self._request, url, body))
         try:
-            return response.status_code, response.read()
+            return response.status_code, _told(response)
         finally:
             response.close()
 
@@ -201,15 +201,13 @@ class _AsyncExchange:
         if self.response is not None:
             await self.response.aclose()
         response = await self._inner.handle_async_request(_with(self._request, proof))
-        if response.status_code in KEPT:
-            response = _kept(response, b"".join([part async for part in response.aiter_raw()]))
-        self.response = response
-        return _answer(response)
+        self.response = await _async_kept(response) if response.status_code in KEPT else response
+        return _answer(self.response)
 
     async def ask(self, url: str, body: bytes) -> tuple[int, bytes]:
         response = await self._inner.handle_async_request(_asking(self._request, url, body))
         try:
-            return response.status_code, await response.aread()
+            return response.status_code, await _async_told(response)
         finally:
             await response.aclose()
 
@@ -221,7 +219,9 @@ class _Connections(httpx2.BaseTransport):
         self._client = httpx2.Client(**options)
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        return self._client.send(request, stream=True, follow_redirects=False)
+        # `send` of a client would write each request into the log a second time.
+        transport = self._client._transport_for_url(request.url)  # noqa: SLF001 - see above
+        return transport.handle_request(request)
 
     def close(self) -> None:
         self._client.close()
@@ -234,7 +234,8 @@ class _AsyncConnections(httpx2.AsyncBaseTransport):
         self._client = httpx2.AsyncClient(**options)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        return await self._client.send(request, stream=True, follow_redirects=False)
+        transport = self._client._transport_for_url(request.url)  # noqa: SLF001 - as above
+        return await transport.handle_async_request(request)
 
     async def aclose(self) -> None:
         await self._client.aclose()
@@ -266,15 +267,98 @@ def _asking(request: httpx2.Request, url: str, body: bytes) -> httpx2.Request:
     return httpx2.Request("POST", url, headers=headers, content=body, extensions=request.extensions)
 
 
-def _kept(response: httpx2.Response, raw: bytes) -> httpx2.Response:
-    """Return a response as it came, its body in memory and its connection free."""
+class _Begun(httpx2.SyncByteStream, httpx2.AsyncByteStream):
+    """A body of which some parts were read already; closing it closes the response."""
+
+    def __init__(self, response: httpx2.Response, parts: list[bytes], rest: Any) -> None:
+        self._response = response
+        self._parts = parts
+        self._rest = rest
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._parts
+        yield from self._rest
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for part in self._parts:
+            yield part
+        async for part in self._rest:
+            yield part
+
+    def close(self) -> None:
+        self._response.close()
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+
+
+def _kept(response: httpx2.Response) -> httpx2.Response:
+    """Return a response as it came, its body in memory and its connection free if it is short."""
+    if response.is_stream_consumed:  # some transports read what they return
+        return response
+    parts: list[bytes] = []
+    rest = response.iter_raw()
+    for part in rest:
+        parts.append(part)
+        if sum(map(len, parts)) > LONGEST_KEPT:
+            return _again(response, _Begun(response, parts, rest))
+    return _again(response, httpx2.ByteStream(b"".join(parts)))
+
+
+async def _async_kept(response: httpx2.Response) -> httpx2.Response:
+    if response.is_stream_consumed:
+        return response
+    parts: list[bytes] = []
+    rest = response.aiter_raw()
+    async for part in rest:
+        parts.append(part)
+        if sum(map(len, parts)) > LONGEST_KEPT:
+            return _again(response, _Begun(response, parts, rest))
+    return _again(response, httpx2.ByteStream(b"".join(parts)))
+
+
+def _told(response: httpx2.Response) -> bytes:
+    """Return the body as it was sent, or nothing if it is longer than any answer about a pass."""
+    if response.is_stream_consumed:
+        return response.content[:LONGEST_TOLD]
+    told = b""
+    for part in response.iter_raw():
+        told += part
+        if len(told) > LONGEST_TOLD:
+            return b""
+    return told
+
+
+async def _async_told(response: httpx2.Response) -> bytes:
+    if response.is_stream_consumed:
+        return response.content[:LONGEST_TOLD]
+    told = b""
+    async for part in response.aiter_raw():
+        told += part
+        if len(told) > LONGEST_TOLD:
+            return b""
+    return told
+
+
+def _again(response: httpx2.Response, stream: Any) -> httpx2.Response:
     return httpx2.Response(
         response.status_code,
         headers=response.headers,
-        stream=httpx2.ByteStream(raw),
+        stream=stream,
         extensions=response.extensions,
     )
 
 
 def _answer(response: httpx2.Response) -> Answer:
-    return Answer(response.status_code, response.headers.get("www-authenticate", ""))
+    """Return what of a response matters; one that goes on and on is not paid for."""
+    whole = not isinstance(response.stream, _Begun)
+    return Answer(
+        response.status_code, response.headers.get("www-authenticate", "") if whole else ""
+    )
+
+
+def _final(response: httpx2.Response) -> httpx2.Response:
+    """Return a response for the caller, who is not to repeat what is going to be refused."""
+    if response.status_code == 402 and may_tell_to_retry(response.headers):
+        del response.headers["x-should-retry"]
+    return response

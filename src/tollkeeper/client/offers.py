@@ -12,7 +12,13 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from tollkeeper.challenge.protocol import INTENT, MAX_PROOF_CHARS, METHOD, REALM, Challenge
-from tollkeeper.challenge.puzzle import read_puzzle
+from tollkeeper.challenge.puzzle import (
+    KEY_CHARS,
+    MAX_COUNTER_DIGITS,
+    HashPuzzle,
+    ScryptPuzzle,
+    read_puzzle,
+)
 
 SCHEME: Final = "payment"
 
@@ -101,4 +107,12 @@ def _ours(offer: Offer) -> Challenge | None:
     except (ValueError, RecursionError):
         return None
     challenge = Challenge(identity, request, expires, digest, puzzle)
-    return challenge if len(challenge.proof("")) < MAX_PROOF_CHARS else None
+    room = MAX_PROOF_CHARS - len(challenge.proof(""))
+    return challenge if _longest_solution(puzzle) <= room else None
+
+
+def _longest_solution(puzzle: HashPuzzle | ScryptPuzzle) -> int:
+    """Return how many characters a solution may have."""
+    if isinstance(puzzle, HashPuzzle):
+        return puzzle.searches * (MAX_COUNTER_DIGITS + 1) - 1
+    return KEY_CHARS

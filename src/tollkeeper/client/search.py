@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
@@ -10,6 +11,7 @@ from itertools import islice
 from tollkeeper.challenge.puzzle import Puzzle
 from tollkeeper.challenge.solve import no_solution, solve
 from tollkeeper.client.workers import Slice, Workers
+from tollkeeper.errors import BudgetExhausted
 
 
 class Search:
@@ -22,7 +24,12 @@ class Search:
     """
 
     def __init__(
-        self, puzzle: Puzzle, *, stop: threading.Event, told: Callable[[Search, Slice], None]
+        self,
+        puzzle: Puzzle,
+        *,
+        stop: threading.Event,
+        told: Callable[[Search, Slice], None],
+        most: float = math.inf,
     ) -> None:
         """Search nothing yet.
 
@@ -30,12 +37,14 @@ class Search:
             puzzle: to be solved.
             stop: ends the search when it is set.
             told: called with this search and each piece that was done.
+            most: seconds of computing after which it is given up.
         """
         self.puzzle = puzzle
         self.evaluations = 0
         self.seconds = 0.0
         self._stop = stop
         self._told = told
+        self._most = most
 
     def here(self, clock: Callable[[], float]) -> str:
         """Return the solution, found in this thread.
@@ -45,6 +54,7 @@ class Search:
 
         Raises:
             ProofError: there is none.
+            BudgetExhausted: it took more than the most.
             CancelledError: the search was stopped.
         """
         began = clock()
@@ -66,6 +76,7 @@ class Search:
 
         Raises:
             ProofError: there is none.
+            BudgetExhausted: it took more than the most.
             CancelledError: the search was stopped.
         """
         late: set[Future[Slice]] = set()
@@ -107,3 +118,8 @@ class Search:
     def _go_on(self) -> None:
         if self._stop.is_set():
             raise CancelledError
+        if self.seconds > self._most:
+            raise BudgetExhausted(
+                f"the challenge is not solved after {self.seconds:,.0f} s of computing; raise the "
+                "cap to go on longer"
+            )

@@ -13,8 +13,10 @@ from typing import Final, Self
 
 from tollkeeper.challenge.puzzle import HashPuzzle, ScryptPuzzle
 from tollkeeper.client.search import Search
-from tollkeeper.client.workers import Slice, Workers, searched
-from tollkeeper.errors import BudgetExhausted, ConfigurationError, ProofError
+from tollkeeper.client.speeds import Speeds
+from tollkeeper.client.turns import Turns
+from tollkeeper.client.workers import Slice, Workers
+from tollkeeper.errors import ConfigurationError
 
 INLINE_S: Final = 0.25
 """Puzzles below this many seconds are solved in the calling thread: a process has to be started
@@ -23,11 +25,8 @@ and to be told what to do."""
 SLICE_S: Final = 0.02
 """Seconds of one piece of work: how long a search may go on after another process has won."""
 
-_SAMPLE = 20_000
-"""Hashes that the rate is measured with; some ten milliseconds."""
-
-_TICK_S = 1e-9
-"""A clock may stand still for as long as measuring takes."""
+_PATIENCE = 4
+"""Times the cap that a search may take: bad luck is paid, a puzzle that is not what it says is not."""
 
 Progress = Callable[[int, int], None]
 
@@ -67,7 +66,14 @@ class Solved:
 
 
 class Solver:
-    """Solves puzzles, from any number of threads at once."""
+    """Solves puzzles for any number of threads, one after the other.
+
+    Small ones have a line of their own, so that they do not wait for large ones.
+
+    Attributes:
+        processes: to search in.
+        max_seconds: the cap.
+    """
 
     def __init__(
         self,
@@ -81,7 +87,8 @@ class Solver:
 
         Args:
             processes: to search in; 0 searches in the calling thread, None takes one a core.
-            max_seconds: a puzzle that is expected to keep the caller waiting longer is declined.
+            max_seconds: a puzzle that is expected to keep the caller waiting longer, for those
+                before it too, is declined; one that takes four times as long is given up.
             progress: called, from the thread that solves, with the evaluations of a puzzle so
                 far and with those it takes on average.
             clock: seconds.
@@ -94,25 +101,40 @@ class Solver:
         if not max_seconds >= 0:
             raise ConfigurationError(f"expected a cap of at least 0 seconds, got {max_seconds}")
         self.max_seconds = max_seconds
-        self._processes = _cores() if processes is None else processes
+        self.processes = _cores() if processes is None else processes
         self._progress = progress
         self._clock = clock
-        self._lock = threading.Lock()
-        self._measuring = threading.Lock()
-        self._rates: dict[HashPuzzle | ScryptPuzzle, float] = {}
-        self._workers: Workers | None = None
         self._tally = Tally()
+        self._workers: Workers | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        """Have locks and lines of this process; no thread of another one is going to free them."""
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._speeds = Speeds(self._clock)
+        self._small = Turns()
+        self._large = Turns()
+
+    def _settle_in(self) -> None:
+        """Begin anew in a forked child: threads and workers are those of its parent."""
+        if self._pid != os.getpid():
+            workers, self._workers = self._workers, None
+            self._begin()
+            if workers is not None:
+                workers.abandon()
 
     def cost(self, puzzle: HashPuzzle | ScryptPuzzle) -> float:
         """Return the seconds of computing that a puzzle takes on average, on this machine.
 
         The first puzzle of an algorithm has its speed measured, which takes some ten
-        milliseconds.
+        milliseconds; searches that are faster correct it.
 
         Raises:
             ProofError: it cannot be solved on this machine.
         """
-        return puzzle.work / self._rate(puzzle)
+        self._settle_in()
+        return puzzle.work / self._speeds.of(puzzle)
 
     def solve(
         self, puzzle: HashPuzzle | ScryptPuzzle, *, stop: threading.Event | None = None
@@ -124,35 +146,39 @@ class Solver:
             stop: set from elsewhere, it ends the search.
 
         Raises:
-            BudgetExhausted: it would take longer than the cap.
+            BudgetExhausted: it would take longer than the cap, or has taken four times as long.
             ProofError: it has no solution, or cannot be solved on this machine.
             concurrent.futures.CancelledError: `stop` was set.
         """
         cost = self.cost(puzzle)
-        is_spread = self._processes > 0 and cost > INLINE_S
-        waiting = cost / (self._processes if is_spread else 1)
-        if waiting > self.max_seconds:
-            raise BudgetExhausted(
-                f"the challenge takes about {waiting:,.0f} s to solve, and the cap is "
-                f"{self.max_seconds:g} s; raise the cap to pay it"
-            )
-        search = Search(puzzle, stop=stop or threading.Event(), told=self._count)
-        if is_spread:
-            size = max(puzzle.chunk, round(self._rate(puzzle) * SLICE_S))
-            solution = search.spread(self._started(), size=size)
-        else:
-            solution = search.here(self._clock)
+        stop = stop or threading.Event()
+        is_spread = self.processes > 0 and cost > INLINE_S
+        cores = self.processes if is_spread else 1
+        search = Search(
+            puzzle, stop=stop, told=self._count, most=_PATIENCE * self.max_seconds * cores
+        )
+        turns = self._large if cost > INLINE_S else self._small
+        with turns.turn(cost / cores, most=self.max_seconds, stop=stop):
+            if is_spread:
+                size = max(puzzle.chunk, round(self._speeds.of(puzzle) * SLICE_S))
+                solution = search.spread(self._started(), size=size)
+            else:
+                solution = search.here(self._clock)
         with self._lock:
             self._tally += Tally(challenges=1)
         return Solved(solution, search.evaluations, search.seconds)
 
     def tally(self) -> Tally:
         """Return what all solving has taken so far."""
+        self._settle_in()
         with self._lock:
             return self._tally
 
     def close(self) -> None:
-        """End the processes; the next puzzle that is worth them starts new ones."""
+        """End the processes and send away who waits; the next puzzle may start new ones."""
+        self._settle_in()
+        self._large.close()
+        self._small.close()
         with self._lock:
             workers, self._workers = self._workers, None
         if workers is not None:
@@ -167,37 +193,15 @@ class Solver:
     def _started(self) -> Workers:
         with self._lock:
             if self._workers is None:
-                self._workers = Workers(self._processes, clock=self._clock)
+                self._workers = Workers(self.processes, clock=self._clock)
             return self._workers
 
     def _count(self, search: Search, piece: Slice) -> None:
+        self._speeds.learn(search.puzzle, piece)
         with self._lock:
             self._tally += Tally(0, piece.evaluations, piece.seconds)
         if self._progress is not None:
             self._progress(search.evaluations, search.puzzle.work)
-
-    def _rate(self, puzzle: HashPuzzle | ScryptPuzzle) -> float:
-        """Return evaluations a second of one process, measured once for each algorithm."""
-        trial: HashPuzzle | ScryptPuzzle
-        if isinstance(puzzle, HashPuzzle):
-            trial, count = HashPuzzle("0" * len(puzzle.salt), 1), _SAMPLE
-        else:
-            trial, count = puzzle._replace(salt="", first=0, cost=1, prefix="!", seal=""), 1
-        with self._measuring:
-            if trial not in self._rates:
-                self._rates[trial] = count / self._seconds(trial, count)
-            return self._rates[trial]
-
-    def _seconds(self, trial: HashPuzzle | ScryptPuzzle, count: int) -> float:
-        """Return the seconds of some evaluations."""
-        try:
-            taken = searched(trial, 0, 0, count, clock=self._clock).seconds
-        except ValueError as error:
-            raise ProofError(
-                f"this machine does not compute {trial.alg} as the challenge wants it",
-                code="proof_unsolved",
-            ) from error
-        return max(taken, _TICK_S)
 
 
 def _cores() -> int:

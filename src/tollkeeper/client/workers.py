@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -81,6 +81,12 @@ class Workers:
         """End the processes; what is being searched comes to its end first."""
         self._end()
 
+    def abandon(self) -> None:
+        """Let go of the processes in a forked child: they are its parent's."""
+        self._end.detach()
+        for process in _drained(self._idle):
+            process.let_go()
+
     def _search(self, puzzle: Puzzle, part: int, start: int, stop: int) -> Slice:
         process = self._idle.get()
         try:
@@ -147,13 +153,24 @@ class _Process:
         self._child.stdout.close()
         self._child.wait()
 
+    def let_go(self) -> None:
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        self._child.stdin.close()  # or it would not see its owner end
+        self._child.stdout.close()
+        self._child.returncode = 0  # of somebody else's child nothing is known
+
 
 def _stop(threads: ThreadPoolExecutor, idle: SimpleQueue[_Process | None]) -> None:
     threads.shutdown(cancel_futures=True)
-    while True:
-        try:
+    for process in _drained(idle):
+        process.end()
+
+
+def _drained(idle: SimpleQueue[_Process | None]) -> Iterator[_Process]:
+    """Take all processes out."""
+    with suppress(Empty):
+        while True:
             process = idle.get_nowait()
-        except Empty:
-            return
-        if process is not None:
-            process.end()
+            if process is not None:
+                yield process
