@@ -77,7 +77,10 @@ async function workerLane() {
       if (found < 0) adapt(lane, job.count, performance.now() - start);
       return found;
     },
-    close: () => worker?.terminate(),
+    close() {
+      waiting = undefined; // nobody waits for an answer any more
+      worker?.terminate();
+    },
   };
   return lane;
 }
@@ -97,5 +100,6 @@ async function startWorker(settle, fail) {
   const worker = new threads.Worker(new URL("./worker.js", import.meta.url));
   worker.on("message", settle);
   worker.on("error", fail);
+  worker.on("exit", fail); // it may also end without an error
   return worker;
 }
