@@ -47,7 +47,10 @@ export interface SolveOptions {
   workers?: number;
   /** For browsers, which have none; without it they decline scrypt challenges. */
   scrypt?: Scrypt;
-  /** Told of hashes done and expected; `done` goes beyond `expected` when luck is bad. */
+  /**
+   * Told of hashes done and expected; `done` goes beyond `expected` when luck is bad.
+   * What it throws is ignored, and a promise that it returns is not waited for.
+   */
   onProgress?: (done: number, expected: number) => void;
   /** Stops the solving. */
   signal?: AbortSignal;

@@ -25,8 +25,16 @@ export async function solve(value, options = {}) {
   if (!cheapest || work(cheapest) > (options.maxWork ?? MAX_WORK)) return null;
   const until = performance.now() + 1000 * (options.maxSeconds ?? MAX_SECONDS);
   const solver = cheapest.puzzle.alg === "scrypt" ? solveScrypt : solveSearches;
-  const solution = await solver(cheapest.puzzle, { ...options, until });
+  const onProgress = harmless(options.onProgress);
+  const solution = await solver(cheapest.puzzle, { ...options, onProgress, until });
   return solution === null ? null : writeProof(cheapest, solution);
+}
+
+/** What the caller's function throws, at once or later, must not lose work that is half done. */
+function harmless(told = () => {}) {
+  return (...given) => {
+    new Promise((resolve) => resolve(told(...given))).catch(() => {});
+  };
 }
 
 /** Hands out ranges of c, each search to as few lanes as possible. */
@@ -75,7 +83,7 @@ async function solveSearches(puzzle, { workers, signal, until, onProgress }) {
   const lanes = await openLanes(workers, expected);
   let stopped = false;
   const isOver = () => stopped || performance.now() >= until;
-  const report = (done) => onProgress?.(done, expected);
+  const report = (done) => onProgress(done, expected);
   try {
     const all = Promise.all(lanes.map((lane) => searches.work(lane, isOver, report)));
     await orAbort(all, signal);
@@ -96,7 +104,7 @@ async function solveScrypt(puzzle, { scrypt, signal, until, onProgress }) {
     const all = await orAbort(Promise.all(some), signal);
     const found = all.find((text) => text.startsWith(puzzle.prefix));
     done += some.length;
-    onProgress?.(done * workOfRun(puzzle), expectedWork(puzzle));
+    onProgress(done * workOfRun(puzzle), expectedWork(puzzle));
     if (found) return found;
     await pause(); // a given scrypt may be synchronous
   }
@@ -107,7 +115,8 @@ async function solveScrypt(puzzle, { scrypt, signal, until, onProgress }) {
 function texts(run, { salt, n: N, r, p }) {
   const encoder = new TextEncoder();
   const bytes = encoder.encode(salt);
-  return async (c) => base64url(await run(encoder.encode(String(c)), bytes, { N, r, p, dkLen: 32 }));
+  const sizes = { N, r, p, dkLen: 32 };
+  return async (c) => base64url(await run(encoder.encode(String(c)), bytes, sizes));
 }
 
 /** scrypt of Node, on its own threads. */

@@ -43,11 +43,30 @@ for (const workers of [0, 2]) {
 }
 
 test("more work than allowed is not begun", async () => {
-  const onProgress = () => assert.fail("began");
+  let told = 0;
+  const onProgress = () => told++;
   assert.equal(await solve(ENDLESS, { onProgress }), null);
   assert.equal(await solve(challenge(1001), { maxWork: 1000, onProgress }), null);
+  assert.equal(told, 0);
   assert.notEqual(await solve(challenge(1000), { maxWork: 1001 }), null);
 });
+
+for (const [how, fail] of [
+  ["throws", () => { throw new Error("mine"); }],
+  ["rejects", async () => { throw new Error("mine"); }],
+]) {
+  test(`an onProgress that ${how} does not stop the solving`, async () => {
+    const value = challenge(2 ** 14);
+    let told = 0;
+    const onProgress = () => {
+      told += 1;
+      return fail();
+    };
+    const proof = await solve(value, { workers: 0, onProgress });
+    assert.ok(proof.startsWith(parseChallenges(value)[0].id));
+    assert.ok(told > 0);
+  });
+}
 
 test("the event loop keeps turning while a puzzle is solved without workers", async () => {
   const gaps = [];
