@@ -19,12 +19,20 @@ const MOST_WORKERS = 16;
 /**
  * @param {number | undefined} workers as the caller wants it; undefined leaves it to us
  * @param {number} expected hashes
+ * @returns {Promise<number>} 0 for work on this thread
+ */
+export async function countWorkers(workers, expected) {
+  const wanted = Math.min(workers ?? (await cores()), MOST_WORKERS);
+  return wanted >= 1 && expected >= WORTH_A_WORKER ? Math.floor(wanted) : 0;
+}
+
+/**
+ * @param {number} workers
  * @returns {Promise<Lane[]>} at least one
  */
-export async function openLanes(workers, expected) {
-  const wanted = Math.min(workers ?? (await cores()), MOST_WORKERS);
-  if (!(wanted >= 1) || expected < WORTH_A_WORKER) return [inlineLane()];
-  return Promise.all(Array.from({ length: wanted }, workerLane));
+export async function openLanes(workers) {
+  if (workers === 0) return [inlineLane()];
+  return Promise.all(Array.from({ length: workers }, workerLane));
 }
 
 /** Sets the next slice by how long this one took; never more than twice as much at once. */

@@ -18,7 +18,8 @@ function header(puzzle) {
 
 const PREFIX = "A".repeat(16);
 const HASHES = { alg: "sha-256", salt: "AAAA", searches: 2, target: 2 ** 40 };
-const MEMORY = { alg: "scrypt", salt: "AAAA", first: 0, cost: 3, n: 16, r: 1, p: 1, prefix: PREFIX };
+const SIZES = { n: 16, r: 1, p: 1 };
+const MEMORY = { alg: "scrypt", salt: "AAAA", first: 0, cost: 3, ...SIZES, prefix: PREFIX };
 
 test("the page's first challenge is read and solved as it says", async () => {
   const [{ digest, puzzle }] = parseChallenges(HASH);
@@ -47,7 +48,7 @@ test("a given scrypt is used", async () => {
   const { scryptSync } = await import("node:crypto");
   let runs = 0;
   const scrypt = (password, salt, { N, r, p, dkLen }) => {
-    runs += 1;
+    if (salt.length > 0) runs += 1; // what is measured has none
     return new Uint8Array(scryptSync(password, salt, dkLen, { N, r, p }));
   };
   assert.ok((await solve(PASS, { scrypt })).endsWith(PASS_SOLUTION));
