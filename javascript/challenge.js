@@ -1,7 +1,10 @@
 /** Reads challenges and writes proofs, as docs/challenge.md of Tollkeeper specifies them. */
 
-const LONGEST_PROOF = 2048;
+// Limits of docs/challenge.md; what keeps them makes a proof of at most 2,048 characters.
+const LONGEST_PARTS = 1000; // id, request, expires and digest, with the dots between them
 const MOST_SEARCHES = 64;
+const MOST_RUNS = 2 ** 44;
+const LAST_FIRST = 2 ** 52 - 1;
 const MOST_MEMORY = 2 ** 25; // bytes, of one scrypt run
 
 const TOKEN = "[!#$%&'*+.^_`|~0-9A-Za-z-]+";
@@ -15,7 +18,7 @@ const ITEM = new RegExp(
 // What the proof is put together from may hold neither its separator nor what headers forbid.
 const PART = /^[\x21-\x2d\x2f-\x7e]+$/;
 
-const SALT = /^[\x20-\x7e]{1,256}$/;
+const SALT = /^[\x20-\x7e]{1,64}$/;
 
 /** Splits a header into schemes and their parameters; stops where it is not well-formed. */
 function split(value) {
@@ -42,14 +45,14 @@ const PUZZLES = {
       ? { alg, salt, searches, target }
       : undefined,
   scrypt: ({ alg, salt, first, cost, n, r, p, prefix }) =>
-    isWhole(cost, 1, 2 ** 32) &&
-    isWhole(first, 0, 2 ** 53 - 1 - cost) &&
+    isWhole(cost, 1, MOST_RUNS) &&
+    isWhole(first, 0, LAST_FIRST) &&
     isWhole(n, 2, MOST_MEMORY) &&
     isPowerOfTwo(n) &&
     isWhole(r, 1, MOST_MEMORY) &&
     isWhole(p, 1, MOST_MEMORY) &&
-    128 * r * Math.max(n, p) <= MOST_MEMORY &&
-    matches(prefix, /^[\w-]{1,43}$/)
+    128 * n * r * p <= MOST_MEMORY &&
+    matches(prefix, /^[\w-]{16}$/)
       ? { alg, salt, first, cost, n, r, p, prefix }
       : undefined,
 };
@@ -64,13 +67,6 @@ function readPuzzle(request) {
   }
 }
 
-/** Whether the proof will be short enough, however long the numbers in it turn out. */
-function hasRoom(challenge) {
-  const { alg, searches } = challenge.puzzle;
-  const longest = alg === "scrypt" ? 43 : 16 * searches;
-  return writeProof(challenge, "").length + longest <= LONGEST_PROOF;
-}
-
 function readChallenge({ scheme, parameters }) {
   const { id, realm, method, intent, request, expires, digest } = Object.fromEntries(parameters);
   if (scheme !== "payment" || realm !== "tollkeeper") return undefined;
@@ -78,8 +74,9 @@ function readChallenge({ scheme, parameters }) {
   const parts = [id, request, expires, digest ?? "absent"];
   if (!parts.every((part) => part !== undefined && PART.test(part))) return undefined;
   const puzzle = readPuzzle(request);
-  const challenge = { id, request, expires, digest: digest ?? "", puzzle };
-  return puzzle && hasRoom(challenge) ? challenge : undefined;
+  const length = [id, request, expires, digest ?? ""].join(".").length;
+  if (!puzzle || length > LONGEST_PARTS) return undefined;
+  return { id, request, expires, digest: digest ?? "", puzzle };
 }
 
 /**

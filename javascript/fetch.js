@@ -1,8 +1,7 @@
 /** A fetch that pays. */
 
 import { Passes } from "./passes.js";
-import { orAbort } from "./platform.js";
-import { solve } from "./solve.js";
+import { Busy, Solver } from "./solve.js";
 
 const PROOF = "Tollkeeper-Proof";
 const MOST_IN_A_ROW = 3;
@@ -18,12 +17,10 @@ export function payingFetch(options = {}) {
 }
 
 class Payer {
-  #solving = Promise.resolve();
-
   constructor({ fetch, ahead, ...options }) {
     this.send = fetch ?? ((...given) => globalThis.fetch(...given));
-    this.options = options;
-    this.passes = new Passes(ahead, this.send, (...given) => this.solve(...given));
+    this.solver = new Solver(options);
+    this.passes = new Passes(ahead, this.send, (...given) => this.solver.solve(...given));
   }
 
   async fetch(input, init) {
@@ -45,25 +42,12 @@ class Payer {
   async pay(call, response, mayUsePass, refused) {
     try {
       const pass = mayUsePass ? await this.passes.renew(call, refused) : null;
-      return pass ?? (await this.solve(response.headers.get("www-authenticate"), call.signal));
+      const challenge = response.headers.get("www-authenticate");
+      return pass ?? (await this.solver.solve(challenge, call.signal));
     } catch (error) {
+      if (error instanceof Busy) return null;
       response.body?.cancel().catch(() => {});
       throw error;
-    }
-  }
-
-  /** Solves one challenge at a time: at once they would all be ready late, and maybe too late. */
-  async solve(value, signal) {
-    const before = this.#solving;
-    let leave;
-    this.#solving = new Promise((resolve) => {
-      leave = resolve;
-    });
-    try {
-      await orAbort(before, signal);
-      return await solve(value, { ...this.options, signal });
-    } finally {
-      before.then(leave);
     }
   }
 }

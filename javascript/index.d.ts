@@ -41,13 +41,19 @@ export type Scrypt = (
 export interface SolveOptions {
   /** Expected hashes above which a challenge is declined; 2^30. A scrypt run counts as n r p. */
   maxWork?: number;
-  /** Seconds of solving after which a challenge is given up; 60. */
+  /**
+   * Seconds above which a challenge is declined, as it is expected to take on this machine and
+   * after those that wait before it; and of solving, after which it is given up. 60.
+   */
   maxSeconds?: number;
   /** Threads to search with; as many as the machine has. 0: on this thread, in short slices. */
   workers?: number;
   /** For browsers, which have none; without it they decline scrypt challenges. */
   scrypt?: Scrypt;
-  /** Told of hashes done and expected; `done` goes beyond `expected` when luck is bad. */
+  /**
+   * Told of hashes done and expected; `done` goes beyond `expected` when luck is bad.
+   * What it throws is ignored, and a promise that it returns is not waited for.
+   */
   onProgress?: (done: number, expected: number) => void;
   /** Stops the solving. */
   signal?: AbortSignal;
@@ -69,8 +75,8 @@ export function payingFetch(options?: PayingFetchOptions): typeof fetch;
 /**
  * Solves a challenge: the value of `WWW-Authenticate`, or `challenge` of a pass.
  *
- * @returns the value of `Tollkeeper-Proof`, or null if there is nothing to solve or it is more work
- *     than allowed
+ * @returns the value of `Tollkeeper-Proof`, or null if there is nothing to solve, it cannot be solved
+ *     here, or it is more work than allowed
  * @throws the reason of `signal`, once it is aborted
  */
 export function solve(

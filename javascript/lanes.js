@@ -19,12 +19,20 @@ const MOST_WORKERS = 16;
 /**
  * @param {number | undefined} workers as the caller wants it; undefined leaves it to us
  * @param {number} expected hashes
+ * @returns {Promise<number>} 0 for work on this thread
+ */
+export async function countWorkers(workers, expected) {
+  const wanted = Math.min(workers ?? (await cores()), MOST_WORKERS);
+  return wanted >= 1 && expected >= WORTH_A_WORKER ? Math.floor(wanted) : 0;
+}
+
+/**
+ * @param {number} workers
  * @returns {Promise<Lane[]>} at least one
  */
-export async function openLanes(workers, expected) {
-  const wanted = Math.min(workers ?? (await cores()), MOST_WORKERS);
-  if (!(wanted >= 1) || expected < WORTH_A_WORKER) return [inlineLane()];
-  return Promise.all(Array.from({ length: wanted }, workerLane));
+export async function openLanes(workers) {
+  if (workers === 0) return [inlineLane()];
+  return Promise.all(Array.from({ length: workers }, workerLane));
 }
 
 /** Sets the next slice by how long this one took; never more than twice as much at once. */
@@ -77,7 +85,10 @@ async function workerLane() {
       if (found < 0) adapt(lane, job.count, performance.now() - start);
       return found;
     },
-    close: () => worker?.terminate(),
+    close() {
+      waiting = undefined; // nobody waits for an answer any more
+      worker?.terminate();
+    },
   };
   return lane;
 }
@@ -97,5 +108,6 @@ async function startWorker(settle, fail) {
   const worker = new threads.Worker(new URL("./worker.js", import.meta.url));
   worker.on("message", settle);
   worker.on("error", fail);
+  worker.on("exit", fail); // it may also end without an error
   return worker;
 }

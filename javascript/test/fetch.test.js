@@ -5,6 +5,7 @@ import { FakeGateway } from "../fakes/gateway.js";
 import { payingFetch } from "../index.js";
 
 const KEY = { authorization: "Bearer key", "content-type": "application/json" };
+const UNLIMITED = { maxWork: Infinity, maxSeconds: Infinity };
 const PASSES = "/tollkeeper/v1/challenges";
 
 /** A request for embeddings as `fetch` takes it. */
@@ -134,7 +135,7 @@ test("the request's signal stops the solving, of string and Request alike", asyn
     for (const wrap of [(...given) => given, (...given) => [new Request(...given)]]) {
       const stop = new AbortController();
       const onProgress = () => stop.abort();
-      const fetch = payingFetch({ workers, onProgress, maxWork: Infinity });
+      const fetch = payingFetch({ workers, onProgress, ...UNLIMITED });
       const given = wrap(gateway.url, asking("a", { signal: stop.signal }));
       await assert.rejects(fetch(...given), { name: "AbortError" });
     }
@@ -146,7 +147,7 @@ test("who waits for another's puzzle can give up, and the next is still served",
   const [first, second] = [new AbortController(), new AbortController()];
   let began;
   const begun = new Promise((resolve) => (began = resolve));
-  const options = { workers: 0, onProgress: () => began(), maxWork: Infinity, maxSeconds: 5 };
+  const options = { workers: 0, onProgress: () => began(), ...UNLIMITED };
   const answered = [];
   const send = async (...given) => {
     const response = await fetch(...given);
@@ -259,8 +260,7 @@ test("when all have given up a pass, the next buys one", async (t) => {
   const gateway = await FakeGateway.start(t, { hashes: 2 ** 45 });
   const stop = new AbortController();
   const onProgress = () => stop.abort();
-  const limits = { maxWork: Infinity, maxSeconds: 5 };
-  const fetch = payingFetch({ ahead: 10, workers: 0, onProgress, ...limits });
+  const fetch = payingFetch({ ahead: 10, workers: 0, onProgress, ...UNLIMITED });
   const one = fetch(gateway.url, asking("a", { signal: stop.signal }));
   await assert.rejects(one, { name: "AbortError" });
   gateway.hashes = 100;
