@@ -24,6 +24,8 @@ THEFT = [
     "guard-pools",
     "guard-windows",
     "pow-calibration",
+    "pow-logs",
+    "toll-timelines",
 ]
 
 

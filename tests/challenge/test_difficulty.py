@@ -166,7 +166,9 @@ def test_a_curve_follows_a_square_root_where_a_line_does_not() -> None:
     assert HonestCurve.fit(points, quantile=1.0).expected(256) == pytest.approx(64)
 
 
-@pytest.mark.parametrize("points", [[], [(1, 1.0)], [(1, 3.0), (2, 1.0)], [(1, 0.0), (2, math.nan)]])
+@pytest.mark.parametrize(
+    "points", [[], [(1, 1.0)], [(1, 3.0), (2, 1.0)], [(1, 0.0), (2, math.nan)]]
+)
 def test_points_without_a_curve_are_refused(points: list[tuple[float, float]]) -> None:
     """One point, NaN and costs that fall are no calibration."""
     with pytest.raises(CalibrationError, match="expected"):
