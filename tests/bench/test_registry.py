@@ -24,6 +24,7 @@ THEFT = [
     "guard-pools",
     "guard-windows",
     "pow-calibration",
+    "pow-logs",
     "toll-timelines",
 ]
 

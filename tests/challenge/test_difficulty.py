@@ -9,6 +9,7 @@ import pytest
 
 from tollkeeper.challenge.difficulty import (
     ExcessPrice,
+    HonestCurve,
     HonestFit,
     RankPrice,
     base_reaching,
@@ -149,6 +150,31 @@ def test_points_without_a_line_are_refused(points: list[tuple[float, float]], sa
     """One point, NaN and costs that fall are no calibration."""
     with pytest.raises(CalibrationError, match=said):
         HonestFit.fit(points)
+
+
+def test_a_curve_follows_a_square_root_where_a_line_does_not() -> None:
+    """At knots it is the quantile, between them straight, beyond the last it goes on."""
+    counts = [2.0**n for n in range(11)]
+    points = [(n, share * math.sqrt(n)) for n in counts for share in (1, 2, 3, 4)]
+    curve, line = HonestCurve.fit(points, quantile=0.75), HonestFit.fit(points)
+    assert curve.expected(256) == pytest.approx(48)
+    assert curve.expected(384) == pytest.approx((48 + 3 * math.sqrt(512)) / 2)
+    last = 3 * (math.sqrt(1024) - math.sqrt(512)) / 512
+    assert curve.expected(2048) == pytest.approx(96 + 1024 * last)
+    assert curve.expected(1) == pytest.approx(3)
+    assert line.expected(1) > 9
+    assert HonestCurve.fit(points, quantile=1.0).expected(256) == pytest.approx(64)
+
+
+@pytest.mark.parametrize(
+    "points", [[], [(1, 1.0)], [(1, 3.0), (2, 1.0)], [(1, 0.0), (2, math.nan)]]
+)
+def test_points_without_a_curve_are_refused(points: list[tuple[float, float]]) -> None:
+    """One point, NaN and costs that fall are no calibration."""
+    with pytest.raises(CalibrationError, match="expected"):
+        HonestCurve.fit(points)
+    with pytest.raises(ConfigurationError, match="quantile"):
+        HonestCurve.fit(points, quantile=0.0)
 
 
 def test_only_what_is_above_honest_users_is_charged() -> None:

@@ -168,6 +168,18 @@ def test_adding_changes_no_earlier_state() -> None:
     kept = before.loss.copy()
     before.after(mixed(5)).merge(before)
     np.testing.assert_array_equal(before.loss, kept)
+    with pytest.raises(ValueError, match="read-only"):
+        before.loss[0] = 0
+    given = kept.copy()
+    state = Leakage(10.0, 5, given)
+    given[0] = 99
+    np.testing.assert_array_equal(state.loss, kept)
+
+
+def test_losses_of_no_query_are_refused() -> None:
+    """A state that lost its count would read as nothing spent."""
+    with pytest.raises(GuardError, match="no loss of 0 queries"):
+        Leakage(10.0, 0, Leakage(10.0).after(mixed(5)).loss)
 
 
 def test_bytes_hold_all_of_a_state() -> None:
@@ -221,16 +233,17 @@ def test_settings_out_of_range_are_refused() -> None:
         converted(renyi(cast(1), sigma=1), delta=0)
 
 
-def test_neighbors_vote_with_their_labels() -> None:
-    """Votes are those of the nearest points found one by one."""
+@pytest.mark.parametrize(("offset", "scale"), [(0, 1), (3000, 1), (-3000, 1), (0, 1e20)])
+def test_neighbors_vote_with_their_labels(offset: float, scale: float) -> None:
+    """Votes are those of the nearest points found one by one, wherever zero lies."""
     rng = np.random.default_rng(0)
-    points = rng.standard_normal((500, 6)).astype(np.float32)
+    points = (scale * rng.standard_normal((500, 6)) + offset).astype(np.float32)
     labels = rng.integers(0, 4, 500)
-    asked = rng.standard_normal((300, 6)).astype(np.float32)
+    asked = (scale * rng.standard_normal((300, 6)) + offset).astype(np.float32)
     votes = neighbor_votes(points, labels, asked, neighbors=25, classes=4)
     assert (votes.sum(axis=1) == 25).all()
     for row, point in zip(votes[::37], asked[::37], strict=True):
-        nearest = np.argsort(((points - point) ** 2).sum(axis=1))[:25]
+        nearest = np.argsort(((points - point.astype(np.float64)) ** 2).sum(axis=1))[:25]
         np.testing.assert_array_equal(row, np.bincount(labels[nearest], minlength=4))
 
 

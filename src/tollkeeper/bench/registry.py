@@ -29,6 +29,7 @@ _LAB = (
     "figures.guard_pools",
     "figures.guard_windows",
     "toll.pow_calibration",
+    "toll.reference_logs",
     "toll.timelines",
 )
 """Modules with an experiment that needs the lab tools, most of them."""

@@ -185,6 +185,62 @@ class HonestFit:
 
 
 @dataclass(frozen=True, slots=True)
+class HonestCurve:
+    """What honest users cost: straight between knots, and as between the last two beyond them.
+
+    A composed cost is concave in queries, so a line is far above it at the first ones, and whoever
+    opens many accounts asks only first ones.
+
+    Attributes:
+        knots: (queries, cost), both ascending; two or more.
+    """
+
+    knots: tuple[tuple[float, float], ...]
+
+    def __post_init__(self) -> None:
+        """Refuse knots through which there is no curve.
+
+        Raises:
+            CalibrationError: fewer than two, or not in ascending order.
+        """
+        steps = list(zip(self.knots, self.knots[1:], strict=False))
+        if not steps or not all(a[0] < b[0] and a[1] <= b[1] for a, b in steps):
+            raise CalibrationError(
+                "expected two counts of queries or more with costs that grow with them, got "
+                f"{len(self.knots)}; are the points (queries, cumulative cost)?"
+            )
+
+    @classmethod
+    def fit(cls, points: Iterable[tuple[float, float]], *, quantile: float = 0.9) -> HonestCurve:
+        """Return a quantile of honest users' costs at each count of queries.
+
+        Args:
+            points: (queries so far, cumulative cost) of users, all at the same counts; powers of
+                two follow a square root well.
+            quantile: of the users at each count, the nearest from above.
+
+        Raises:
+            CalibrationError: fewer than two counts, a non-finite number, or costs that fall.
+            ConfigurationError: no quantile in (0, 1].
+        """
+        if not 0 < quantile <= 1:
+            raise ConfigurationError(f"expected a quantile in (0, 1], got {quantile}")
+        users: dict[float, list[float]] = {}
+        for queries, cost in points:
+            count, paid = _numbers((queries, cost), "count of queries or cost", finite=True)
+            users.setdefault(count, []).append(paid)
+        place = {n: math.ceil(quantile * len(costs) - 1e-9) - 1 for n, costs in users.items()}
+        return cls(tuple((n, sorted(users[n])[place[n]]) for n in sorted(users)))
+
+    def expected(self, queries: float) -> float:
+        """Return what an honest user has cost after so many queries."""
+        right = bisect_left(self.knots, queries, key=lambda knot: knot[0])
+        right = min(max(1, right), len(self.knots) - 1)
+        (low, before), (high, after) = self.knots[right - 1 : right + 1]
+        return before + (after - before) * (queries - low) / (high - low)
+
+
+@dataclass(frozen=True, slots=True)
 class ExcessPrice:
     """Seconds for the next request, growing with what an account leaked above honest users.
 
@@ -203,7 +259,7 @@ class ExcessPrice:
         unit_s: seconds without excess.
     """
 
-    fit: HonestFit
+    fit: HonestFit | HonestCurve
     base: float = 1.0075
     floor_s: float = 0.1
     ceiling_s: float = 2948.0

@@ -165,7 +165,8 @@ class Leakage:
     Attributes:
         sigma: standard deviation of the noise on each count.
         queries: votes that were added.
-        loss: (396,) Rényi loss of all of them together, at the orders of `ORDERS`.
+        loss: (396,) Rényi loss of all of them together, at the orders of `ORDERS`; copied, and
+            read-only.
     """
 
     sigma: float
@@ -177,15 +178,21 @@ class Leakage:
 
         Raises:
             ConfigurationError: sigma is not positive.
-            GuardError: not 396 finite losses from 0 up, or a negative count.
+            GuardError: not 396 finite losses from 0 up, a negative count, or losses of no query.
         """
         _check_sigma(self.sigma)
-        whole = self.loss.shape == ORDERS.shape and self.queries >= 0
-        if not whole or not np.isfinite(self.loss).all() or (self.loss < 0).any():
+        loss = np.array(self.loss, np.float64)
+        whole = loss.shape == ORDERS.shape and self.queries >= 0
+        if not whole or not np.isfinite(loss).all() or (loss < 0).any():
             raise GuardError(
                 f"expected {len(ORDERS)} finite losses from 0 up and a count of queries, got "
-                f"{self.loss.shape} and {self.queries}; the state is damaged"
+                f"{loss.shape} and {self.queries}; the state is damaged"
             )
+        # It would read as nothing spent.
+        if not self.queries and loss.any():
+            raise GuardError("expected no loss of 0 queries, got some; the state is damaged")
+        loss.setflags(write=False)
+        object.__setattr__(self, "loss", loss)
 
     def after(self, votes: ArrayLike) -> Leakage:
         """Return the state after more queries.
@@ -305,10 +312,13 @@ def neighbor_votes(
             f"expected labels from 0 to {classes - 1}, got {labels.min()} to {labels.max()}"
         )
     votes = np.zeros((len(queries), classes), np.int64)
-    lengths = (references * references).sum(axis=1)
+    # |r|² - 2 q·r cancels where features share an offset; centered in double precision, little.
+    middle = references.mean(axis=0, dtype=np.float64)
+    points = references - middle
+    lengths = (points * points).sum(axis=1)
     for start in range(0, len(queries), _ROWS // 8):
-        part = queries[start : start + _ROWS // 8]
-        near = np.argpartition(lengths - 2 * part @ references.T, neighbors - 1, axis=1)
+        part = queries[start : start + _ROWS // 8] - middle
+        near = np.argpartition(lengths - 2 * part @ points.T, neighbors - 1, axis=1)
         rows = np.arange(start, start + len(part))[:, np.newaxis]
         np.add.at(votes, (rows, labels[near[:, :neighbors]]), 1)
     return votes

@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 import subprocess
 import time
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from tollkeeper.bench.experiment import BenchError
 from tollkeeper.bench.theft.jobs import run_jobs
+from tollkeeper.challenge.puzzle import HashPuzzle
 
-PREFIX = b"\0" * 32
-"""In front of a counter of eight bytes: one block of SHA-256, as in a challenge."""
+CLIENT = Path(__file__).parents[4] / "javascript" / "sha256.js"
+"""The search of the JavaScript client, which is in the repository and not in the package."""
+
+_SALT = "0" * 16
+_HARDEST = 1
+"""Targets that nothing meets, so that a search tells its rate and not its luck: one hash in 2^48
+for Python, none for JavaScript."""
 
 PUBLISHED_GPU = 20_109.1e6
 """SHA2-256 on one NVIDIA L40S by hashcat 6.2.6 (`-b`, mode 1400), as published by bigpick,
 https://gist.github.com/bigpick/5d2478209ba820a450148256ae708de0. Seen, not measured here."""
 
-_CHUNK = 2000
 _TIMEOUT_S = 60
 
 _NODE = """
-const {{createHash}} = require('node:crypto');
-const input = Buffer.alloc(40);
-let count = 0;
-const end = process.hrtime.bigint() + BigInt(Math.round({seconds} * 1e9));
-while (process.hrtime.bigint() < end)
-  for (let i = 0; i < 1000; i++) {{
-    input.writeUInt32BE(count++, 36);
-    createHash('sha256').update(input).digest();
-  }}
-console.log(count);
-"""
+const {pathToFileURL} = require('node:url');
+import(pathToFileURL(process.argv[1])).then(({search}) => {
+  const seconds = Number(process.argv[2]);
+  const began = performance.now();
+  let count = 0;
+  for (; performance.now() < began + 1000 * seconds; count += 10000)
+    search('SALT.0.', 0, count, 10000);
+  console.log(1000 * count / (performance.now() - began));
+});
+""".replace("SALT", _SALT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +76,21 @@ def rates(*, seconds: float, processes: int) -> dict[str, float]:
 
 
 def python_rate(_task: Task, *, seconds: float) -> float:
-    """Return hashes per second of a plain loop."""
+    """Return hashes per second of the Python client's search."""
+    puzzle = HashPuzzle(_SALT, _HARDEST)
     count, began = 0, time.perf_counter()
     while (taken := time.perf_counter() - began) < seconds:
-        for number in range(count, count + _CHUNK):
-            hashlib.sha256(PREFIX + number.to_bytes(8, "big")).digest()
-        count += _CHUNK
+        puzzle.search(0, count, count + puzzle.chunk)
+        count += puzzle.chunk
     return count / taken
 
 
 def node_rate(seconds: float) -> float | None:
-    """Return hashes per second of a loop in Node, None without Node."""
-    said = _said("node", "-e", _NODE.format(seconds=seconds))
-    return None if said is None else int(said) / seconds
+    """Return hashes per second of the JavaScript client's search, None without Node or its code."""
+    if not CLIENT.exists():
+        return None
+    said = _said("node", "-e", _NODE, str(CLIENT), str(seconds))
+    return None if said is None else float(said)
 
 
 def openssl_rate(seconds: float) -> float | None:

@@ -3,7 +3,8 @@
 A victim is sold by the query, and teachers on disjoint shards of its data tell what a query asks
 for. Two honest users and six thieves ask what they would, and each makes a copy. Their streams are
 priced by the reference's rule (Dziedzic et al., ICLR 2022) and by ours: loss composed per account
-and converted once, charged for what is above honest users only, on every input.
+and converted once, charged for what is above honest users only, on every input. One thief's stream
+is split over accounts as well, since whatever is counted per account is counted from nothing there.
 
 A puzzle is worth what its work takes on the machine it was set for, a single process of Python
 here; `time_ratio_openssl` and `time_ratio_gpu` are of thieves who hash faster than that.
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,19 +23,28 @@ from torch import Tensor
 from tollkeeper.attacks.torching import device
 from tollkeeper.bench.experiment import Context, Direction, Experiment, Measurement, Metric
 from tollkeeper.bench.guard_coverage import Samples
-from tollkeeper.bench.inputs import noted
 from tollkeeper.bench.theft.jobs import run_jobs
 from tollkeeper.bench.theft.payload import Payload, shared
-from tollkeeper.bench.toll import hashing, reference_logs
-from tollkeeper.bench.toll.models import SIDE, Deployment, accuracy, deploy
-from tollkeeper.bench.toll.prices import BATCH, ROW, Meter, Rules, calibrate
+from tollkeeper.bench.toll import hashing
+from tollkeeper.bench.toll.models import Deployment, accuracy, deploy
+from tollkeeper.bench.toll.prices import (
+    BATCH,
+    Meter,
+    Rules,
+    calibrate,
+    figures,
+    ratio,
+    split_figures,
+)
+from tollkeeper.bench.toll.stage import Stage, load_stage, pixels
 from tollkeeper.bench.toll.users import HONEST, USERS, World
-from tollkeeper.data import load_images
 from tollkeeper.errors import ConfigurationError
-from tollkeeper.types import Batch
 
 BITS = (12, 16, 20, 24, 28, 32)
 _RATE_TOLERANCE = 0.3
+_SPLIT = "knockoff"
+"""Whose stream is split over accounts."""
+
 _KINDS = ("time_ratio", "time_ratio_reference", "cost_per_query", "accuracy")
 
 
@@ -60,8 +69,7 @@ class Setting:
         workers: processes.
         hash_seconds: that each solver hashes.
         hash_processes: of Python that hash at once.
-        reference_logs: folder of the reference's logs, to compute the published table again;
-            empty for none.
+        accounts: over how many Knockoff's stream is split, once each.
     """
 
     datasets: tuple[str, ...] = ("mnist", "fashion_mnist")
@@ -80,13 +88,13 @@ class Setting:
     workers: int = 2
     hash_seconds: float = 2.0
     hash_processes: int = 2
-    reference_logs: str = ""
+    accounts: tuple[int, ...] = (5, 20)
 
     def check(self) -> None:
-        """Refuse users that nobody is.
+        """Refuse users that nobody is, and streams that are too short.
 
         Raises:
-            ConfigurationError: names those there are.
+            ConfigurationError: names what is expected.
         """
         unknown = set(self.users) - set(USERS)
         if unknown:
@@ -96,30 +104,11 @@ class Setting:
                 f"expected a budget of at least {BATCH} and {BATCH} training images a teacher, got "
                 f"a budget of {self.budget} and {self.train} images for {self.teachers} teachers"
             )
-
-
-Images = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Stage:
-    """The images of one data set's users; all (n, 28, 28) uint8.
-
-    Attributes:
-        images: of the victim, its teachers and its honest users.
-        labels: (n,) of these.
-        test: what copies are scored on.
-        test_labels: (n,) of these.
-        letters: other characters.
-        photos: natural images in gray.
-    """
-
-    images: Images
-    labels: NDArray[np.int64]
-    test: Images
-    test_labels: NDArray[np.int64]
-    letters: Images
-    photos: Images
+        most = self.budget // BATCH
+        if not all(1 <= accounts <= most for accounts in self.accounts):
+            raise ConfigurationError(
+                f"expected 1 to {most} accounts, {BATCH} queries each, got {self.accounts}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,21 +153,20 @@ def measure(setting: Setting, context: Context) -> Measurement:
 
     Raises:
         ConfigurationError: an unknown user, or too few images.
-        DataError: a data set or the reference's log is missing or damaged.
+        DataError: a data set is missing or damaged.
         BenchError: a deployment or a solver failed.
     """
     setting.check()
     total = len(setting.datasets) * setting.seeds
     context.progress(0, total, "hash rates")
     rates = hashing.rates(seconds=setting.hash_seconds, processes=setting.hash_processes)
-    logs = Path(setting.reference_logs)
-    logged = reference_logs.recomputed(logs) if setting.reference_logs else {}
     samples, data, facts = Samples(), dict[str, str](), dict[str, object]()
     for number, dataset in enumerate(setting.datasets):
         before = number * setting.seeds
         context.progress(before, total, dataset)
         told = partial(_tell, context, before, total)
-        with shared(load_stage(dataset, setting, data)) as stage:
+        loaded = load_stage(dataset, data, train=setting.train, budget=setting.budget)
+        with shared(loaded) as stage:
             jobs = [
                 Job(stage, setting, dataset, seed, context.seed) for seed in range(setting.seeds)
             ]
@@ -186,52 +174,12 @@ def measure(setting: Setting, context: Context) -> Measurement:
         for found in results:
             _add(samples, found, rates)
         facts[dataset] = [found.facts for found in results]
-    metrics = {**samples.metrics(), **_solvers(rates), **logged}
+    metrics = {**samples.metrics(), **_solvers(rates)}
     return Measurement(metrics, diagnostics=facts, data=data)
 
 
 def _tell(context: Context, before: int, total: int, done: int, _jobs: int, what: str) -> None:
     context.progress(before + done, total, what)
-
-
-def load_stage(dataset: str, setting: Setting, data: dict[str, str]) -> Stage:
-    """Load a data set and what thieves ask instead of it.
-
-    Raises:
-        ConfigurationError: fewer images than victim and users need.
-        DataError: missing or damaged.
-    """
-    mine, test = noted(load_images, data, dataset, "train", "test")
-    (letters,) = noted(load_images, data, "emnist_letters", "train")
-    (photos,) = noted(load_images, data, "cifar10", "train")
-    needed = setting.train + 2 * setting.budget
-    if mine.labels is None or test.labels is None or len(mine.classes) != 10:
-        raise ConfigurationError(f"expected labels of ten classes, {dataset} has none such")
-    if len(mine) < needed or min(len(letters), len(photos)) < setting.budget:
-        raise ConfigurationError(
-            f"expected {needed:,} images of {dataset} and {setting.budget:,} of others, got "
-            f"{len(mine):,}, {len(letters):,} letters and {len(photos):,} photos; lower the budget"
-        )
-    edge = (32 - SIDE) // 2
-    gray = np.asarray(photos.inputs)[:, edge : edge + SIDE, edge : edge + SIDE].mean(axis=3)
-    return Stage(
-        _one_channel(mine.inputs),
-        mine.labels,
-        _one_channel(test.inputs),
-        test.labels,
-        _one_channel(letters.inputs),
-        gray.astype(np.uint8),
-    )
-
-
-def _one_channel(images: Batch) -> Images:
-    found: Images = np.ascontiguousarray(np.asarray(images)[..., 0])
-    return found
-
-
-def _tensor(images: Images) -> Tensor:
-    """Return (n, 1, 28, 28) float32 in [0, 1]."""
-    return torch.from_numpy(images[:, np.newaxis].astype(np.float32) / 255).to(device())
 
 
 def run(job: Job) -> Found:
@@ -242,7 +190,7 @@ def run(job: Job) -> Found:
     order = rng.permutation(len(stage.images))
     kept, asked = order[: setting.train], order[setting.train :][: 2 * setting.budget]
     deployment = _deployed(stage, kept, setting, rng)
-    pool, test = _tensor(stage.images[asked]), _tensor(stage.test)
+    pool, test = pixels(stage.images[asked]), pixels(stage.test)
     wanted = torch.from_numpy(stage.test_labels).to(device())
     # The honest users that prices are fitted to ask what the one who is measured does not.
     calibration = deployment.teachers.votes(pool[setting.budget :])
@@ -253,16 +201,25 @@ def run(job: Job) -> Found:
     for name in dict.fromkeys((HONEST[0], *setting.users)):
         world = _world(deployment, pool, stage, setting, rng.spawn(1)[0])
         copied = accuracy(USERS[name](world), test, wanted)
-        figures = {"accuracy": copied, **_paid(world.votes(), rules)}
-        found.rows.extend((f"{kind}.{job.dataset}", name, figures[kind]) for kind in figures)
+        votes = world.votes()
+        _note(found, job.dataset, name, {"accuracy": copied, **figures(votes, rules)})
+        for accounts in setting.accounts if name == _SPLIT else ():
+            split = split_figures(votes, rules, accounts)
+            _note(found, job.dataset, f"{name}_{accounts}_accounts", split)
+            pooled = ratio(rules.inputs(votes, accounts=accounts, pooled=True))
+            _note(found, job.dataset, f"{name}_{accounts}_pooled", {"time_ratio": pooled})
     return found
+
+
+def _note(found: Found, dataset: str, name: str, values: dict[str, float]) -> None:
+    found.rows.extend((f"{kind}.{dataset}", name, value) for kind, value in values.items())
 
 
 def _deployed(
     stage: Stage, kept: NDArray[np.int64], setting: Setting, rng: np.random.Generator
 ) -> Deployment:
     return deploy(
-        _tensor(stage.images[kept]),
+        pixels(stage.images[kept]),
         torch.from_numpy(stage.labels[kept]).to(device()),
         epochs=setting.victim_epochs,
         count=setting.teachers,
@@ -278,25 +235,14 @@ def _world(
     return World(
         deployment,
         pool,
-        letters=_tensor(stage.letters),
-        photos=_tensor(stage.photos),
+        letters=pixels(stage.letters),
+        photos=pixels(stage.photos),
         budget=setting.budget,
         epochs=setting.epochs,
         sigma=setting.sigma,
         delta=setting.delta,
         rng=rng,
     )
-
-
-def _paid(votes: NDArray[np.int64], rules: Rules) -> dict[str, float]:
-    """Return what a stream leaked and how much longer it took."""
-    return {
-        "cost_per_query": float(rules.meter.each(votes).mean()),
-        "leakage": float(rules.meter.composed(votes)[-1]),
-        "time_ratio": rules.ratio(votes),
-        "time_ratio_reference": rules.reference_ratio(votes, unit=BATCH),
-        "time_ratio_reference_row": rules.reference_ratio(votes, unit=min(ROW, len(votes))),
-    }
 
 
 def _facts(
@@ -306,9 +252,7 @@ def _facts(
     return {
         "victim_accuracy": accuracy(deployment.victim, test, wanted),
         "teachers_accuracy": float((said == wanted.cpu().numpy()).mean()),
-        "fit_r2": rules.ours.fit.r2,
-        "fit_r2_reference": rules.reference.fit.r2,
-        "honest_excess": rules.honest_excess,
+        "honest_excess": rules.excess,
         "service_ms": 1000 * deployment.service_s(pool[:BATCH]),
     }
 
@@ -317,6 +261,11 @@ _UNITS = {
     "accuracy": "share",
     "cost_per_query": "epsilon",
     "leakage": "epsilon",
+    "queries": "inputs",
+    "median_price": "batches",
+    "median_price_reference": "batches",
+    "at_ceiling": "share",
+    "at_ceiling_reference": "share",
     "honest_excess": "epsilon",
     "service_ms": "ms",
 }
@@ -337,7 +286,7 @@ def _add(samples: Samples, found: Found, rates: dict[str, float]) -> None:
         wanted = (user in HONEST) == (kind == "accuracy")
         direction: Direction = "higher" if wanted else "lower"
         samples.add(f"{name}.{user}", value, direction, _UNITS.get(kind, "ratio"))
-        if kind == "time_ratio":
+        if kind == "time_ratio" and user in USERS:
             for solver, rate in faster.items():
                 ratio = 1 + (value - 1) * rates["python"] / rate
                 samples.add(f"{kind}_{solver}.{dataset}.{user}", ratio, direction, "ratio")
@@ -372,6 +321,7 @@ EXPERIMENT = Experiment(
             epochs=2,
             seeds=1,
             workers=1,
+            accounts=(2, 5),
             hash_seconds=0.1,
         ),
         "cpu": Setting(),
@@ -379,6 +329,8 @@ EXPERIMENT = Experiment(
     measure=measure,
     promises=(
         *(f"{kind}.mnist.{user}" for kind in _KINDS for user in USERS),
+        "time_ratio.*.knockoff_5_*",
+        "time_ratio.*.knockoff_20_*",
         "hash_rate.python",
         "puzzle_s.*",
     ),
