@@ -34,7 +34,8 @@ SLACK: Final = 2
 """A proof of one level below the price counts: others of the account may have raised it."""
 
 MOST_TENANTS: Final = 10_000
-STOCK: Final = 32
+STOCK: Final = 128
+"""Puzzles of scrypt that are made ahead: about a minute of one account's patience."""
 ANSWERS: Final = 2**50
 
 _HOW = (

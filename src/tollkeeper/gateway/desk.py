@@ -14,9 +14,6 @@ from tollkeeper.types import Account
 KEPT_S: Final = 3600.0
 """How long used proofs are remembered after they expired, for clocks that jump."""
 
-RESTOCKED: Final = 1
-"""Scrypt puzzles made at a time."""
-
 
 @dataclass(frozen=True, slots=True)
 class Paid:
@@ -83,9 +80,9 @@ class Desk:
         price = max(ladder.seconds(self._service.exposure(account)), ladder.plan.first_seconds)
         return admission.booth.prepay(account.tenant, inputs, ladder, price).header()
 
-    def restock(self) -> None:
-        """Make a scrypt puzzle ahead; takes as long as scrypt does."""
-        self._service.admission.booth.restock(RESTOCKED)
+    def restock(self, count: int = 1) -> None:
+        """Make scrypt puzzles ahead, each as long as scrypt takes, until the stock is full."""
+        self._service.admission.booth.restock(count)
 
     @property
     def wants_stock(self) -> bool:

@@ -37,6 +37,9 @@ from tollkeeper.gateway.stores import Stores
 from tollkeeper.ledger.spent import open_spent_store
 
 STANDING_POLL_S = 0.4
+FIRST_STOCK = 16  # puzzles of scrypt, made before the first request
+RESTING = 3  # making more takes at most a quarter of a core
+SHORTEST_NAP_S = 0.1
 TIDY_S = 600.0  # tenants are compared every ten minutes
 PRUNE_TURNS = 6  # old records go once an hour
 ENGINE_STOP_S = 5.0
@@ -140,6 +143,8 @@ class Gateway:
     async def start(self) -> None:
         """Start the engine and the watch on keys and tenants."""
         self.engine.start()
+        if self.desk.wants_stock:
+            await asyncio.to_thread(self.desk.restock, FIRST_STOCK)
         self._keeping = [
             asyncio.create_task(one()) for one in (self._watch, self._tidy, self._stock_up)
         ]
@@ -214,9 +219,11 @@ class Gateway:
     async def _stock_up(self) -> None:
         """Make puzzles of scrypt ahead, in a task of its own: revocation may not wait for them."""
         while True:
+            began = time.monotonic()
             if self.desk.wants_stock:
                 await asyncio.to_thread(self.desk.restock)
-            await asyncio.sleep(STANDING_POLL_S)
+            took_s = time.monotonic() - began
+            await asyncio.sleep(max(SHORTEST_NAP_S, RESTING * took_s))
 
     def _link(self, share: float) -> None:
         """Link tenants that asked the same."""
