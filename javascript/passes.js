@@ -10,7 +10,10 @@ class Shared {
 
   constructor(task) {
     this.result = task(this.#stop.signal);
-    this.result.catch(() => {}); // who waits hears of it
+    const settled = (value) => {
+      this.value = value;
+    };
+    this.result.then(settled, () => {}); // who waits hears of a failure
   }
 
   async wait(signal) {
@@ -41,6 +44,11 @@ export class Passes {
   /** The proof to send with a request: of the pass that is there or being bought, if any. */
   async current(call) {
     return (await this.#held.get(call.account)?.wait(call.signal).catch(aborted(call))) ?? null;
+  }
+
+  /** Forgets a pass that the server does not recognize any more. */
+  forget(call, pass) {
+    if (this.#held.get(call.account)?.value === pass) this.#held.delete(call.account);
   }
 
   /** A pass other than the `refused` one, or null: then the request is to be paid for alone. */
