@@ -3,6 +3,8 @@
 import { parseChallenges } from "./challenge.js";
 import { orAbort } from "./platform.js";
 
+const LONGEST_ANSWER = 8192; // to a request for a pass; ours have some 1,000 characters
+
 /** Work that several wait for; it is stopped when the last of them has given up. */
 class Shared {
   #stop = new AbortController();
@@ -82,13 +84,28 @@ export class Passes {
       redirect: "error", // the header is for this origin
       signal,
     });
-    const text = await response.text();
+    const text = await beginning(response);
     if (response.status === 429 || response.status >= 500) throw new Error("no pass now");
     const challenge = response.ok ? read(text) : undefined;
     if (challenge === null) throw new Error("nothing to pay now");
     const isPass = parseChallenges(challenge).some(({ digest }) => digest === "");
     return isPass ? this.solve(challenge, signal) : null;
   }
+}
+
+/** The text of an answer; where it is longer than any of ours, it is left there. */
+async function beginning({ body }) {
+  const decoder = new TextDecoder();
+  let text = "";
+  const reader = body?.getReader();
+  for (let piece; reader && !(piece = await reader.read()).done; ) {
+    text += decoder.decode(piece.value, { stream: true });
+    if (text.length > LONGEST_ANSWER) {
+      reader.cancel().catch(() => {});
+      return "";
+    }
+  }
+  return text;
 }
 
 /** `challenge` of an answer; undefined if it is none of ours. */

@@ -300,6 +300,33 @@ test("where passes are refused every request is paid for alone", async (t) => {
   }
 });
 
+test("of an answer that is longer than any pass only the beginning is read", async () => {
+  let pulled = 0;
+  let cancelled = false;
+  const endless = () =>
+    new ReadableStream({
+      pull(controller) {
+        pulled += 1;
+        controller.enqueue(new Uint8Array(1024).fill(32));
+        if (pulled === 1000) controller.close();
+      },
+      cancel() {
+        cancelled = true;
+      },
+    });
+  const paying = payingFetch({
+    ahead: 5,
+    fetch: async (url, { headers }) => {
+      if (String(url).endsWith(PASSES)) return new Response(endless());
+      const challenge = { "www-authenticate": new FakeGateway().challenge(1, "d") };
+      const status = new Headers(headers).has("tollkeeper-proof") ? 200 : 402;
+      return new Response("", { status, headers: challenge });
+    },
+  });
+  assert.equal((await paying("http://x/v1/embeddings", asking("a"))).status, 200);
+  assert.ok(cancelled && pulled < 12, `${pulled} KB`);
+});
+
 test("a pass above the cap is left alone, and what is below it paid", async (t) => {
   const gateway = await FakeGateway.start(t);
   const fetch = payingFetch({ ahead: 100, maxWork: 1000 });
