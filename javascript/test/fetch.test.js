@@ -235,6 +235,21 @@ test("who waits for another's puzzle can give up, and the next is still served",
   assert.equal((await three).status, 200);
 });
 
+test("who would have to wait too long for another's puzzle gets the 402", async (t) => {
+  const gateway = await FakeGateway.start(t, { alg: "scrypt" });
+  const texts = (name) => Array.from({ length: 100 }, (_, i) => name + i); // 150 runs expected
+  const stop = new AbortController();
+  let running;
+  const begun = new Promise((resolve) => (running = resolve));
+  const scrypt = () => new Promise((resolve) => setTimeout(resolve, 50, new Uint8Array(32)));
+  const paying = payingFetch({ scrypt, maxSeconds: 12, onProgress: () => running() });
+  const one = paying(gateway.url, asking(texts("a"), { signal: stop.signal }));
+  await begun;
+  await assertRefused(await paying(gateway.url, asking(texts("b"))));
+  stop.abort();
+  await assert.rejects(one, { name: "AbortError" });
+});
+
 test("many requests at once are all paid for", async (t) => {
   const gateway = await FakeGateway.start(t);
   const fetch = payingFetch();
