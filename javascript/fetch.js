@@ -1,5 +1,6 @@
 /** A fetch that pays. */
 
+import { KeptProofs } from "./kept.js";
 import { Passes } from "./passes.js";
 import { Busy, Solver } from "./solve.js";
 
@@ -20,22 +21,45 @@ class Payer {
   constructor({ fetch, ahead, ...options }) {
     this.send = fetch ?? ((...given) => globalThis.fetch(...given));
     this.solver = new Solver(options);
+    this.kept = new KeptProofs();
     this.passes = new Passes(ahead, this.send, (...given) => this.solver.solve(...given));
   }
 
   async fetch(input, init) {
     const call = Call.of(input, init);
     if (!call) return this.send(input, init);
-    let proof = await this.passes.current(call);
-    let response = await call.send(this.send, proof);
+    let proof = (await this.kept.take(call)) ?? (await this.passes.current(call));
+    let response = await this.sendOld(call, proof);
     for (let row = 0; row < MOST_IN_A_ROW && call.isAsked(response); row++) {
       const paid = await this.pay(call, response, row === 0, proof);
       if (!paid) break;
-      await response.arrayBuffer().catch(() => {}); // or its connection stays taken
+      await drain(response);
       proof = paid;
-      response = await call.send(this.send, proof);
+      response = await (isPass(paid) ? this.sendOld(call, paid) : this.sendNew(call, paid));
     }
     return response;
+  }
+
+  /** Sends with a proof of before; then without it where the server may not know it any more. */
+  async sendOld(call, proof) {
+    const response = await this.sendNew(call, proof);
+    if (!proof || response.status !== 400 || response.redirected) return response;
+    await drain(response);
+    const plain = await call.send(this.send, null);
+    if (plain.ok || plain.status === 402) this.passes.forget(call, proof);
+    return plain;
+  }
+
+  /** Sends with a proof, and keeps it where the answer leaves open whether it was used. */
+  async sendNew(call, proof) {
+    try {
+      const response = await call.send(this.send, proof);
+      if (response.status >= 500) this.kept.keep(call, proof);
+      return response;
+    } catch (error) {
+      this.kept.keep(call, proof);
+      throw error;
+    }
   }
 
   /** A proof for one refused request. Where a new pass was refused too, it is paid for alone. */
@@ -73,6 +97,7 @@ class Call {
     this.url = new URL(request ? request.url : input, globalThis.location?.href);
     this.headers = new Headers(init.headers ?? request?.headers);
     if (init.headers) init.headers = this.headers; // as they are now
+    this.method = (init.method ?? request?.method ?? "GET").toUpperCase();
     this.redirect = init.redirect ?? request?.redirect ?? "follow";
     this.signal = init.signal ?? request?.signal;
     this.authorization = this.headers.get("authorization");
@@ -94,6 +119,13 @@ class Call {
     return response.status === 402 && !response.redirected;
   }
 
+  /** The body, as it is sent. */
+  async bytes() {
+    const { body } = this.init;
+    const source = body === undefined && this.request ? this.request.clone() : new Response(body);
+    return new Uint8Array(await source.arrayBuffer());
+  }
+
   async send(fetch, proof) {
     const input = () => this.request?.clone() ?? this.input;
     const plain = () => fetch(input(), this.init);
@@ -107,6 +139,12 @@ class Call {
     return redirect !== this.redirect && isRedirect(response) ? plain() : response;
   }
 }
+
+/** Whether it is bound to no body. */
+const isPass = (proof) => proof.split(".")[3] === "";
+
+/** Reads to the end what nobody wants: or its connection stays taken. */
+const drain = (response) => response.arrayBuffer().catch(() => {});
 
 const isRedirect = ({ type, status }) => type === "opaqueredirect" || REDIRECTS.includes(status);
 

@@ -3,6 +3,8 @@
 import { parseChallenges } from "./challenge.js";
 import { orAbort } from "./platform.js";
 
+const LONGEST_ANSWER = 8192; // to a request for a pass; ours have some 1,000 characters
+
 /** Work that several wait for; it is stopped when the last of them has given up. */
 class Shared {
   #stop = new AbortController();
@@ -10,7 +12,10 @@ class Shared {
 
   constructor(task) {
     this.result = task(this.#stop.signal);
-    this.result.catch(() => {}); // who waits hears of it
+    const settled = (value) => {
+      this.value = value;
+    };
+    this.result.then(settled, () => {}); // who waits hears of a failure
   }
 
   async wait(signal) {
@@ -41,6 +46,11 @@ export class Passes {
   /** The proof to send with a request: of the pass that is there or being bought, if any. */
   async current(call) {
     return (await this.#held.get(call.account)?.wait(call.signal).catch(aborted(call))) ?? null;
+  }
+
+  /** Forgets a pass that the server does not recognize any more. */
+  forget(call, pass) {
+    if (this.#held.get(call.account)?.value === pass) this.#held.delete(call.account);
   }
 
   /** A pass other than the `refused` one, or null: then the request is to be paid for alone. */
@@ -74,13 +84,28 @@ export class Passes {
       redirect: "error", // the header is for this origin
       signal,
     });
-    const text = await response.text();
+    const text = await beginning(response);
     if (response.status === 429 || response.status >= 500) throw new Error("no pass now");
     const challenge = response.ok ? read(text) : undefined;
     if (challenge === null) throw new Error("nothing to pay now");
     const isPass = parseChallenges(challenge).some(({ digest }) => digest === "");
     return isPass ? this.solve(challenge, signal) : null;
   }
+}
+
+/** The text of an answer; where it is longer than any of ours, it is left there. */
+async function beginning({ body }) {
+  const decoder = new TextDecoder();
+  let text = "";
+  const reader = body?.getReader();
+  for (let piece; reader && !(piece = await reader.read()).done; ) {
+    text += decoder.decode(piece.value, { stream: true });
+    if (text.length > LONGEST_ANSWER) {
+      reader.cancel().catch(() => {});
+      return "";
+    }
+  }
+  return text;
 }
 
 /** `challenge` of an answer; undefined if it is none of ours. */

@@ -16,6 +16,8 @@ export class FakeGateway {
   lifetime = 60; // seconds
   mangle = (header) => header;
   passesRefused = undefined; // status
+  fails = undefined; // "before" or "after" charging, the next request with a proof has no answer
+  failsWith = undefined; // status instead of no answer
   moved = undefined; // where every request is redirected to
   asked = []; // {path, headers, body, code} of every request
   seen = new Set(); // inputs that were paid for
@@ -46,8 +48,9 @@ export class FakeGateway {
     for await (const piece of request) pieces.push(piece);
     const [path, headers, body] = [request.url, request.headers, Buffer.concat(pieces)];
     const isPass = path.endsWith("/tollkeeper/v1/challenges");
-    const answer = this.#redirect() ?? (isPass ? this.#pass(body) : this.#embed(headers, body));
+    const answer = this.#redirect() ?? (isPass ? this.#pass(body) : this.#fail(headers, body));
     this.asked.push({ path, headers, body: body.toString(), code: answer.code });
+    if (answer.code === "broken") return response.destroy();
     response.writeHead(answer.status, { "content-type": "application/json", ...answer.headers });
     response.end(JSON.stringify(answer.body));
   }
@@ -55,6 +58,14 @@ export class FakeGateway {
   #redirect() {
     if (!this.moved) return undefined;
     return { status: 307, code: "moved", headers: { location: this.moved }, body: null };
+  }
+
+  #fail(headers, body) {
+    const { fails } = this;
+    if (!headers["tollkeeper-proof"] || !fails) return this.#embed(headers, body);
+    this.fails = undefined;
+    if (fails === "after") this.#embed(headers, body);
+    return refusal(this.failsWith ?? 500, this.failsWith ? "failed" : "broken");
   }
 
   #pass(body) {

@@ -121,13 +121,76 @@ test("at most three challenges in a row are solved", async (t) => {
   assert.equal(gateway.asked.length, 4);
 });
 
+test("a request that is refused without a proof too is handed through", async () => {
+  const sent = [];
+  const paying = payingFetch({
+    ahead: 5,
+    fetch: async (url, { headers }) => {
+      const proof = new Headers(headers).has("tollkeeper-proof");
+      if (String(url).endsWith(PASSES)) {
+        return Response.json({ challenge: new FakeGateway().challenge(5), inputs: 5 });
+      }
+      sent.push(proof);
+      return new Response("bad", { status: sent.length === 1 ? 402 : 400 });
+    },
+  });
+  const ask = () => paying("http://x/v1/embeddings", asking("a"));
+  for (let i = 0; i < 2; i++) assert.equal(await (await ask()).text(), "bad");
+  assert.deepEqual(sent, [false, true, false, true, false]); // the pass was not forgotten
+});
+
 test("other refusals are handed through", async (t) => {
   const gateway = await FakeGateway.start(t);
   gateway.mangle = (header) => header.replace(/id="./, 'id="x');
   const response = await payingFetch()(gateway.url, asking("a"));
   assert.equal(response.status, 400);
   assert.equal((await response.json()).error.code, "proof_forged");
+  assert.equal(gateway.asked.length, 2);
 });
+
+test("a pass that the server does not know any more is forgotten", async (t) => {
+  const gateway = await FakeGateway.start(t);
+  const fetch = payingFetch({ ahead: 10 });
+  assert.equal((await fetch(gateway.url, asking("a"))).status, 200);
+  gateway.secret = Buffer.alloc(32);
+  const both = ["b", "c"].map((text) => fetch(gateway.url, asking(text)));
+  for (const response of await Promise.all(both)) assert.equal(response.status, 200);
+  assert.equal((await fetch(gateway.url, asking("d"))).status, 200);
+  assert.equal(gateway.asked.filter(({ path }) => path === PASSES).length, 2);
+  assert.equal(gateway.codes.at(-1), "ok");
+  assert.equal(gateway.codes.filter((code) => code === "proof_forged").length, 2);
+});
+
+test("a kept proof that the server does not know any more is paid for anew", async (t) => {
+  const gateway = await FakeGateway.start(t, { fails: "before", failsWith: 503 });
+  const fetch = payingFetch();
+  assert.equal((await fetch(gateway.url, asking("a"))).status, 503);
+  gateway.secret = Buffer.alloc(32);
+  assert.equal((await fetch(gateway.url, asking("a"))).status, 200);
+  assert.deepEqual(gateway.codes.slice(2), ["proof_forged", "challenge_required", "ok"]);
+});
+
+for (const failsWith of [undefined, 503]) {
+  for (const fails of ["before", "after"]) {
+    const what = failsWith ?? "no answer";
+    test(`a proof that met ${what} ${fails} it was charged is sent again`, async (t) => {
+      const gateway = await FakeGateway.start(t, { fails, failsWith });
+      const fetch = payingFetch();
+      const first = await fetch(gateway.url, asking("a")).catch((error) => error);
+      assert.ok(failsWith ? first.status === failsWith : first instanceof TypeError);
+      assert.equal((await fetch(gateway.url, asking("b"))).status, 200); // another body
+      const retry = { ...KEY, "x-retry-count": "1" };
+      const request = new Request(gateway.url, asking("a", { headers: retry }));
+      assert.equal((await fetch(request)).status, 200);
+      const proofs = gateway.asked.map(({ headers }) => headers["tollkeeper-proof"]);
+      assert.equal(proofs.length, 5);
+      assert.equal(proofs[4], proofs[1]);
+      assert.ok(proofs[2] === undefined && proofs[3] !== proofs[1]);
+      assert.equal((await fetch(gateway.url, asking("a"))).status, 200);
+      assert.equal(gateway.asked.at(-1).headers["tollkeeper-proof"], undefined); // sent once
+    });
+  }
+}
 
 test("the request's signal stops the solving, of string and Request alike", async (t) => {
   const gateway = await FakeGateway.start(t, { hashes: 2 ** 45 });
@@ -170,6 +233,21 @@ test("who waits for another's puzzle can give up, and the next is still served",
   first.abort();
   await assert.rejects(one, { name: "AbortError" });
   assert.equal((await three).status, 200);
+});
+
+test("who would have to wait too long for another's puzzle gets the 402", async (t) => {
+  const gateway = await FakeGateway.start(t, { alg: "scrypt" });
+  const texts = (name) => Array.from({ length: 100 }, (_, i) => name + i); // 150 runs expected
+  const stop = new AbortController();
+  let running;
+  const begun = new Promise((resolve) => (running = resolve));
+  const scrypt = () => new Promise((resolve) => setTimeout(resolve, 50, new Uint8Array(32)));
+  const paying = payingFetch({ scrypt, maxSeconds: 12, onProgress: () => running() });
+  const one = paying(gateway.url, asking(texts("a"), { signal: stop.signal }));
+  await begun;
+  await assertRefused(await paying(gateway.url, asking(texts("b"))));
+  stop.abort();
+  await assert.rejects(one, { name: "AbortError" });
 });
 
 test("many requests at once are all paid for", async (t) => {
@@ -235,6 +313,33 @@ test("where passes are refused every request is paid for alone", async (t) => {
     }
     assert.equal(gateway.asked.filter(({ path }) => path === PASSES).length, asked);
   }
+});
+
+test("of an answer that is longer than any pass only the beginning is read", async () => {
+  let pulled = 0;
+  let cancelled = false;
+  const endless = () =>
+    new ReadableStream({
+      pull(controller) {
+        pulled += 1;
+        controller.enqueue(new Uint8Array(1024).fill(32));
+        if (pulled === 1000) controller.close();
+      },
+      cancel() {
+        cancelled = true;
+      },
+    });
+  const paying = payingFetch({
+    ahead: 5,
+    fetch: async (url, { headers }) => {
+      if (String(url).endsWith(PASSES)) return new Response(endless());
+      const challenge = { "www-authenticate": new FakeGateway().challenge(1, "d") };
+      const status = new Headers(headers).has("tollkeeper-proof") ? 200 : 402;
+      return new Response("", { status, headers: challenge });
+    },
+  });
+  assert.equal((await paying("http://x/v1/embeddings", asking("a"))).status, 200);
+  assert.ok(cancelled && pulled < 12, `${pulled} KB`);
 });
 
 test("a pass above the cap is left alone, and what is below it paid", async (t) => {
