@@ -36,7 +36,7 @@ from tollkeeper.ledger.spent import Fuse, MemorySpent, SpentStore
 
 RATES: Final[Mapping[str, float]] = {SHA_256: 1_000_000.0, SCRYPT: 20.0}
 """Evaluations a second on the reference machine: one core of a slow laptop with our Python client,
-a third of what was measured (`pow-calibration`: hash_rate.python)."""
+below what was measured (`pow-calibration`: hash_rate.python)."""
 
 
 def make_guard(settings: Settings, *, master: bytes, encoder: Encoder) -> Guard:
