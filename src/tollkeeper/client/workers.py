@@ -162,7 +162,8 @@ class _Process:
 
 
 def _stop(threads: ThreadPoolExecutor, idle: SimpleQueue[_Process | None]) -> None:
-    threads.shutdown(cancel_futures=True)
+    # Not cancelled: whoever waits for a future that is cancelled so is not woken. A slice is short.
+    threads.shutdown()
     for process in _drained(idle):
         process.end()
 
