@@ -48,7 +48,7 @@ def test_a_shadow_tells_what_would_have_been(open_shop: Any) -> None:
 
 def test_a_shadow_tells_who_would_have_been_refused(open_shop: Any) -> None:
     """At the ceiling the records say `refused` in shadow too, and the client is answered."""
-    plan = Plan(mode="shadow", challenge=0.0, throttle=0.0, noise=None, refuse=0.0)
+    plan = Plan(mode="shadow", challenge=0.0, throttle=0.0, noise=None, refuse=0.01)
     shop = open_shop(plan=plan)
     shop.walk()
     shop.ask("new")

@@ -107,6 +107,8 @@ def _run(settings: Settings, reread: Callable[[], Settings], *, as_json: bool) -
             "model": encoder.name,
             "profile": settings.profile,
             "shadow": settings.shadow,
+            "plan": settings.plan,
+            "mode": gateway.service.admission.plans.of("").plan.mode,
             "key": _first_key(stores),
         }
         emit(facts, as_json=as_json, prose=lambda facts: _welcome(facts, settings, encoder.accepts))
@@ -156,7 +158,8 @@ def _first_key(stores: Stores) -> str | None:
 
 def _welcome(facts: Mapping[str, Any], settings: Settings, accepts: Container[str]) -> str:
     """Return what the operator reads when the server is up."""
-    guard = f"profile {facts['profile']}" + (", shadow mode" if facts["shadow"] else "")
+    guard = f"profile {facts['profile']}, plan {facts['plan']}"
+    guard += ", nothing enforced" if facts["shadow"] or facts["mode"] == "shadow" else ""
     token = "set by you" if settings.admin_token else f"in {settings.data_dir / 'admin.token'}"
     text = (
         f"Tollkeeper serves {facts['model']} at {facts['url']} ({guard})\n"

@@ -39,9 +39,10 @@ STOCK: Final = 128
 ANSWERS: Final = 2**50
 
 _HOW = (
-    "This request needs a proof of work. Solve the challenge in the `WWW-Authenticate` header and "
-    "send the same body again with the solution in `Tollkeeper-Proof`: see docs/challenge.md of "
-    "Tollkeeper, or use its client."
+    "This request needs a proof of work. A client of Tollkeeper's pays by itself: in Python "
+    "`OpenAI(http_client=tollkeeper.client.paying_client())`, in JavaScript "
+    "`new OpenAI({fetch: payingFetch()})` (docs/clients.md). Any other solves the challenge in "
+    "`WWW-Authenticate` and sends the same body again with `Tollkeeper-Proof` (docs/challenge.md)."
 )
 
 
@@ -207,7 +208,9 @@ class Booth:
         """Return the challenge of a request, or raise why there can be none."""
         if seconds > LONGEST_S:
             raise RequestError(
-                "This request costs more than one challenge can be for. Split it.", param="input"
+                "This request asks for more that is new than one challenge can be for. Send fewer "
+                "inputs at a time.",
+                param="input",
             )
         work = math.ceil(seconds * self._rates[ladder.plan.puzzle])
         digest = body_digest(ask.body)

@@ -15,8 +15,8 @@ from typing import Final
 from tollkeeper.ledger.base import Notes
 from tollkeeper.types import Record
 
-MOST_A_MINUTE: Final = 20
-"""Refusals of one tenant that are kept; more are counted."""
+MOST_A_MINUTE: Final = 60
+"""Refusals of one tenant and kind that are kept; more are counted."""
 
 MINUTE_S: Final = 60.0
 MOST_WAITING: Final = 10_000
@@ -32,21 +32,22 @@ class Journal:
         self._lock = threading.Lock()
         self._gathered: list[Record] = []
         self._minute = 0
-        self._counts: Counter[str] = Counter()
-        self._last: dict[str, Record] = {}
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._last: dict[tuple[str, str], Record] = {}
 
     def note(self, record: Record) -> None:
-        """Keep a record until the next flush, if its tenant's minute is not full."""
+        """Keep a record until the next flush, if its tenant had not too many of them."""
         with self._lock:
             minute = int(record.at // MINUTE_S)
             if minute != self._minute:
                 self._sum_up()
                 self._minute = minute
-            self._counts[record.tenant] += 1
-            if self._counts[record.tenant] <= MOST_A_MINUTE:
+            kind = (record.tenant, record.decision)
+            self._counts[kind] += 1
+            if self._counts[kind] <= MOST_A_MINUTE:
                 self._gathered.append(record)
             else:
-                self._last[record.tenant] = record
+                self._last[kind] = record
 
     def flush(self, *, last: bool = False) -> None:
         """Write what was gathered.
@@ -72,8 +73,8 @@ class Journal:
 
     def _sum_up(self) -> None:
         """Say of each tenant that was only counted in the end how often it was refused beside."""
-        for tenant, record in self._last.items():
-            more = self._counts[tenant] - MOST_A_MINUTE
+        for kind, record in self._last.items():
+            more = self._counts[kind] - MOST_A_MINUTE
             reason = f"{record.reason} (the last of {more} more in a minute)"
             self._gathered.append(replace(record, reason=reason))
         self._counts, self._last = Counter(), {}

@@ -203,7 +203,7 @@ class Operator:
 
     def _change(self, tenant: Tenant, action: str, reason: str) -> None:
         """Store a tenant, and write down what was done."""
-        if action in {"suspended", "note"} and reason:
+        if action in {"suspended", "resumed", "note"} and reason:
             tenant = replace(tenant, note=reason)
         self._store.update_tenant(tenant)
         self._store.note([self._record(tenant.name, action, reason)])
@@ -309,14 +309,21 @@ class Operator:
 
     def plan_warnings(self) -> list[str]:
         """Return what an operator should know about plans: a sentence each."""
-        lost = sorted({row.plan for row in self._store.tenants()} - {"", *self._plans.names})
-        return [
-            *(
-                f"tenants have the plan {name!r}, which is not written: the default holds"
-                for name in lost
-            ),
-            *self._plans.warnings(),
-        ]
+        return self._plans.warnings()
+
+    def check_plans(self, plans: Plans) -> None:
+        """Refuse plans that leave a tenant without its own: the default might be harder on it.
+
+        Raises:
+            ConfigurationError: names the tenants.
+        """
+        lost = [row for row in self._store.tenants() if row.plan and row.plan not in plans.names]
+        if lost:
+            named = ", ".join(f"{row.name} ({row.plan})" for row in lost[:10])
+            raise ConfigurationError(
+                f"tenants have plans that are not written: {named}; write them, or let these "
+                "tenants have the default with `tollkeeper tenants plan TENANT default`"
+            )
 
     def records(
         self, *, tenant: str | None = None, since: float | None = None, limit: int = 100

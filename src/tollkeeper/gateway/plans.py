@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal, Self
 
@@ -65,9 +65,11 @@ class Plan(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        rungs = [place for place in (self.challenge, self.throttle) if place is not None]
-        if self.refuse is not None and any(place > self.refuse for place in rungs):
-            raise ValueError("expected challenge and throttle to lie below refuse, to be reached")
+        rungs = [
+            one for one in (self.challenge, self.throttle, self.noise or None) if one is not None
+        ]
+        if self.refuse is not None and any(place >= self.refuse for place in rungs):
+            raise ValueError("expected challenge, throttle and noise below refuse, to be reached")
         if self.last_seconds < self.first_seconds:
             raise ValueError("expected last_seconds to be at least first_seconds")
         if self.canary and self.mode == "enforce":
@@ -76,6 +78,7 @@ class Plan(BaseModel):
 
 
 GUARD: Final = "guard"
+DEFAULT: Final = "default"
 BUILT_IN: Final[Mapping[str, Plan]] = {
     # What the guard does by itself: noise from the knee on, refusal at the ceiling.
     GUARD: Plan(),
@@ -153,10 +156,10 @@ class Ladder:
         # Not knee + 1 * room: rounding would move the ceiling.
         return self.scale.ceiling if self.plan.refuse == 1 else self._at(self.plan.refuse)
 
-    def rations(self, coverage: float) -> bool:
-        """Return whether new inputs are rationed at a coverage."""
+    def rationed(self, reached: Sequence[float]) -> int:
+        """Return how many new inputs, which lead to these coverages, are rationed."""
         at = self._at(self.plan.throttle)
-        return at is not None and coverage > at
+        return 0 if at is None else sum(coverage > at for coverage in reached)
 
     def seconds(self, coverage: float) -> float:
         """Return the price of a new input that leads to a coverage, in reference seconds.
@@ -193,16 +196,30 @@ class Ladder:
         return None if place is None else self.scale.knee + place * self._room
 
 
+def _completed(name: str, plan: Plan) -> Plan:
+    base = BUILT_IN.get(name)
+    if base is None:
+        return plan
+    # Validated anew: the fields of both may not go together.
+    return Plan(
+        **{**dict(base), **{field: getattr(plan, field) for field in plan.model_fields_set}}
+    )
+
+
 class Plans:
     """All plans of a deployment, placed; replaced whole when the operator changes them."""
 
     def __init__(self, written: Mapping[str, Plan], default: str, scale: Scale) -> None:
         """Place the built-in plans and the operator's; `default` is for tenants without one.
 
+        A plan with the name of a built-in one has its fields, but for those that are written.
+
         Raises:
-            ConfigurationError: the default is not written.
+            ConfigurationError: the default is not written, or a plan is called `default`.
         """
-        plans = {**BUILT_IN, **written}
+        if DEFAULT in written:
+            raise ConfigurationError("expected another name than `default`, which means no plan")
+        plans = {**BUILT_IN, **{name: _completed(name, plan) for name, plan in written.items()}}
         if default not in plans:
             raise ConfigurationError(
                 f"expected plan to be one of {', '.join(plans)}, got {default!r}"

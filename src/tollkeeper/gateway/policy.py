@@ -18,6 +18,7 @@ from tollkeeper.errors import (
     BudgetExhausted,
     ChallengeRequired,
     RefusalError,
+    RequestError,
     SuspendedError,
     ThrottledError,
     TollkeeperError,
@@ -79,8 +80,9 @@ class Case:
 
     def where(self, verdict: Verdict) -> str:
         """Return for the operator how far the account has come."""
-        rung = self.ladder.rung(verdict.coverage)
-        return f"{verdict.charge:g} new, coverage {verdict.coverage:.3f}: {rung}"
+        rung, due_s = self.ladder.rung(verdict.coverage), due(self, verdict)
+        price = f", {due_s:.1f} s due" if due_s else ""
+        return f"{verdict.charge:g} new, coverage {verdict.coverage:.3f}: {rung}{price}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +147,8 @@ class Policy:
     @staticmethod
     def is_steep(case: Case, verdict: Verdict) -> bool:
         """Return whether requests that were priced together have to be decided one by one."""
-        rationed = case.ladder.rations(verdict.coverage)
-        priced = rationed or due(case, verdict) > 0
-        return case.enforced and bool(verdict.charge) and priced
+        priced = case.ladder.rationed(_reached(verdict)) > 0 or due(case, verdict) > 0
+        return case.enforced and priced
 
     def put_back(self, ask: Ask) -> None:
         """Give back the ration of a request that is not answered, or decided anew."""
@@ -183,8 +184,9 @@ class Policy:
             return Decision("granted", f"{where}; grant {case.grant.id}", allowance=allowance)
         try:
             action, paid_s = self._climb(case, ask, verdict)
-        except RefusalError as error:
+        except (RefusalError, RequestError) as error:
             if case.enforced:
+                error.add_note(where)  # for the operator's record
                 raise
             return Decision(action_of(error), where)
         return Decision(action, where, paid_s, allowance)
@@ -200,9 +202,9 @@ class Policy:
         if verdict.refused or ladder.rung(verdict.before) == "refused":
             raise BudgetExhausted(_EXHAUSTED)
         per_minute = ladder.plan.inputs_per_minute
-        rationed = ladder.rations(verdict.coverage)
+        rationed = ladder.rationed(_reached(verdict))
         if rationed:
-            wait_s = self._rations.wait(pool, verdict.charge, per_minute=per_minute, now=now)
+            wait_s = self._rations.wait(pool, rationed, per_minute=per_minute, now=now)
             if wait_s > 0:
                 raise ThrottledError("Too many requests. Retry later.", retry_after_s=wait_s)
         due_s, paid_s = due(case, verdict), 0.0
@@ -211,8 +213,8 @@ class Policy:
         if due_s:
             paid_s = self._booth.collect(ask, due_s, ladder)
         if rationed:
-            self._rations.take(pool, verdict.charge, per_minute=per_minute, now=now)
-            ask.rationed = (pool, verdict.charge * MINUTE_S / per_minute)
+            self._rations.take(pool, rationed, per_minute=per_minute, now=now)
+            ask.rationed = (pool, rationed * MINUTE_S / per_minute)
         if verdict.noise_scale.any():
             return "noised", paid_s
         metered = ladder.rung(verdict.coverage) != "free"
@@ -223,8 +225,13 @@ def due(case: Case, verdict: Verdict) -> float:
     """Return what a request's new inputs cost together, in seconds of the reference machine."""
     if not case.ladder.charges or case.grant is not None:
         return 0.0
-    reached = verdict.fractions[verdict.opened]
-    return math.fsum(case.ladder.seconds(coverage) for coverage in reached.tolist())
+    return math.fsum(case.ladder.seconds(coverage) for coverage in _reached(verdict))
+
+
+def _reached(verdict: Verdict) -> list[float]:
+    """Return where each new input leads to."""
+    reached: list[float] = verdict.fractions[verdict.opened].tolist()
+    return reached
 
 
 def action_of(error: TollkeeperError) -> str:

@@ -31,6 +31,7 @@ from tollkeeper.gateway.desk import Desk
 from tollkeeper.gateway.engine import Engine
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.places import Places
+from tollkeeper.gateway.plans import Plans
 from tollkeeper.gateway.pools import Deployment, check_unchanged
 from tollkeeper.gateway.settings import Settings
 from tollkeeper.gateway.stores import Stores
@@ -118,6 +119,7 @@ class Gateway:
         deployment.save(settings.data_dir)
         token = settings.admin_token.get_secret_value() if settings.admin_token else None
         self._operator = operator_of(settings, stores, deployment, clock=clock)
+        self._operator.check_plans(self.service.admission.plans)
         self._operator.unite_pools()
         self._warn_of_plans()
         self._retention_days = settings.retention_days
@@ -168,9 +170,11 @@ class Gateway:
         """Take over the plans of settings that were read anew; nothing else of them.
 
         Raises:
-            ConfigurationError: the default plan is not written.
+            ConfigurationError: the default plan, or that of a tenant, is not written.
         """
-        plans = self.service.admission.replace_plans(settings.plans, settings.plan)
+        plans = Plans(settings.plans, settings.plan, self.service.admission.plans.scale)
+        self._operator.check_plans(plans)
+        self.service.admission.plans = plans
         self._operator.replace_plans(plans)
         self._warn_of_plans()
         _log.warning("plans.reloaded default=%s", settings.plan)

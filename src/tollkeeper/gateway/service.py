@@ -261,7 +261,6 @@ class Service:
             return
         kept = work.head.kept
         coverage = self._archive.reached(kept)
-        rung = self.admission.ladder(ask.account).rung(coverage)
         mode = "enforce" if self.admission.enforces(ask.account) else "shadow"
         self.metrics.decisions.labels(action_of(error), mode).inc()
         self.journal.note(
@@ -269,7 +268,7 @@ class Service:
                 self._blank(work.now, ask.account, ask.request_id),
                 coverage=coverage,
                 decision=action_of(error),
-                reason=f"{len(ask.inputs)} inputs, coverage {coverage:.3f}: {rung}",
+                reason="; ".join([*getattr(error, "__notes__", ()), str(error)[:80]]),
             )
         )
 

@@ -60,7 +60,7 @@ def steps(
     found = []
     for record in records:
         is_answer = record.decision in ANSWERED
-        rationed = record.decision in {"paid", "noised"} and ladder.rations(record.coverage)
+        rationed = record.decision in {"paid", "noised"} and ladder.rationed([record.coverage]) > 0
         if is_answer:
             now += record.inputs / per_second
             if rationed:
