@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from tollkeeper.client import Solver, paying_client
+from tollkeeper.errors import ConfigurationError
 from tollkeeper.gateway.plans import Plan
 from tollkeeper.gateway.settings import Settings
 from tollkeeper.testing import HashEncoder
@@ -142,6 +143,24 @@ def test_plans_that_were_read_anew_hold_for_clients_and_for_the_operator(
     assert caught.value.code == "challenge_required"
     report = live.gateway._operator.tenant("default")
     assert (report.plan, report.standing) == ("pays", "challenged")
+    live.gateway._flush()
+    (record,) = live.gateway._operator.records(limit=1)
+    assert record.decision == "challenged"
+    assert "s due" in record.reason
+
+
+def test_no_reload_and_no_start_takes_a_tenants_plan_away(start_gateway: Any) -> None:
+    """Else a tenant in shadow would meet the default plan, enforced, for a slip of the pen."""
+    trial = {"trial": Plan(**{**PLAN, "mode": "shadow"})}
+    live = start_gateway(HashEncoder(16), plans=trial)
+    live.gateway._operator.set_plan("default", "trial")
+    with pytest.raises(ConfigurationError, match=r"default \(trial\)"):
+        live.gateway.reload(Settings())
+    assert live.gateway._operator.tenant("default").mode == "shadow"
+    live.stop()
+    with pytest.raises(ConfigurationError, match=r"default \(trial\)"):
+        start_gateway(HashEncoder(16))
+    start_gateway(HashEncoder(16), plans=trial)
 
 
 def test_a_hangup_reads_the_plans_anew(tmp_path: Path) -> None:

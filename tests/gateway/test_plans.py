@@ -134,3 +134,34 @@ def test_plans_by_name_and_mode() -> None:
     assert plans.mode("acme", "try", "shadow") == "shadow"
     with pytest.raises(ConfigurationError, match="expected plan to be one of"):
         Plans({}, "gone", SCALE)
+
+
+def test_a_plan_of_a_built_in_name_changes_what_it_writes() -> None:
+    """Where it writes nothing, the built-in plan's fields hold."""
+    plans = Plans({"toll": Plan(mode="shadow"), "own": Plan(mode="shadow")}, "toll", SCALE)
+    assert plans.of("").plan == BUILT_IN["toll"].model_copy(update={"mode": "shadow"})
+    assert plans.of("own").plan == Plan(mode="shadow")
+    with pytest.raises(ValidationError, match="below refuse"):
+        Plans({"toll": Plan(refuse=0.1)}, "toll", SCALE)
+    with pytest.raises(ConfigurationError, match="means no plan"):
+        Plans({"default": Plan()}, "toll", SCALE)
+
+
+def test_rations_count_what_lies_above_their_rung() -> None:
+    """New inputs below the rung are free of it, also those of the request that reaches it."""
+    assert ladder().rationed([0.1, 0.82, 0.825, 0.826, 0.9]) == 2
+    assert ladder(Plan()).rationed([0.9]) == 0
+
+
+@pytest.mark.parametrize(
+    ("profile_scale", "told"),
+    [
+        (Scale(1.0, 1.0, refuses=False), "measures no coverage"),
+        (Scale(0.0, 1.0, refuses=False), "the first input pays"),
+    ],
+)
+def test_doubtful_plans_are_named(profile_scale: Scale, told: str) -> None:
+    """A plan that cannot do what it says under a profile is named; the default guard never is."""
+    assert told in Plans({"mine": TOLL}, "mine", profile_scale).warnings()[0]
+    assert Plans({}, "guard", profile_scale).warnings() == []
+    assert Plans({"mine": TOLL}, "mine", SCALE).warnings() == []

@@ -146,7 +146,7 @@ def _rows(path: Path) -> Iterator[list[str]]:
 EXPERIMENT = Experiment(
     id="pow-logs",
     title="published figures of proof of work by leakage, from the authors' logs",
-    scales={"cpu": Setting()},
+    scales={"smoke": Setting(), "cpu": Setting()},
     measure=measure,
     promises=(
         "logged_queries.*",
