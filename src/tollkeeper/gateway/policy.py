@@ -81,7 +81,7 @@ class Case:
     def where(self, verdict: Verdict) -> str:
         """Return for the operator how far the account has come."""
         rung, due_s = self.ladder.rung(verdict.coverage), due(self, verdict)
-        price = f", {due_s:.1f} s due" if due_s else ""
+        price = f", {due_s:.3g} s due" if due_s else ""
         return f"{verdict.charge:g} new, coverage {verdict.coverage:.3f}: {rung}{price}"
 
 

@@ -268,7 +268,7 @@ class Service:
                 self._blank(work.now, ask.account, ask.request_id),
                 coverage=coverage,
                 decision=action_of(error),
-                reason="; ".join([*getattr(error, "__notes__", ()), str(error)[:80]]),
+                reason="; ".join(getattr(error, "__notes__", ())) or str(error),
             )
         )
 
