@@ -264,3 +264,14 @@ def test_a_report_says_what_a_new_input_meets(parts: Any, monkeypatch: Any) -> N
     assert operator.tenant("a").standing == "pays"
     operator.suspend("a")
     assert operator.tenant("a").standing == "suspended"
+
+
+def test_an_operator_sees_what_is_left_of_an_allowance(parts: Any) -> None:
+    """What a server used of it, whoever asks: the store of used proofs knows."""
+    gateway, _ = parts
+    operator = gateway._operator
+    assert operator.tenant("a").grant_left is None
+    operator.allow("a", 10, 1.0)
+    grant = gateway.store.find_tenant("a").grant
+    gateway.service.answer(Ask(Account("a", "k", "a", grant=grant), ("x", "y"), "text"))
+    assert operator.tenant("a").grant_left == 8

@@ -33,6 +33,8 @@ _TENANT_COLUMNS = (
     "mode",
     "standing",
     "price_s",
+    "grant_left",
+    "note",
 )
 _OVERLAP_COLUMNS = (
     "first",

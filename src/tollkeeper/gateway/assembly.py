@@ -6,6 +6,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import Final, Literal
 
 import numpy as np
@@ -32,7 +33,7 @@ from tollkeeper.guard import keys, profiles
 from tollkeeper.guard.guard import Guard
 from tollkeeper.guard.profiles import Profile
 from tollkeeper.guard.windows import Windows
-from tollkeeper.ledger.spent import Fuse, MemorySpent, SpentStore
+from tollkeeper.ledger.spent import Fuse, MemorySpent, SpentStore, open_spent_store
 
 RATES: Final[Mapping[str, float]] = {SHA_256: 1_000_000.0, SCRYPT: 20.0}
 """Evaluations a second on the reference machine: one core of a slow laptop with our Python client,
@@ -186,6 +187,12 @@ def operator_of(
     sleep: Callable[[float], None] = time.sleep,
 ) -> Operator:
     """Build the operator's verbs over what a deployment serves."""
+
+    def spent(name: str) -> int:
+        # Opened for the moment: most verbs have no use for it.
+        with closing(open_spent_store(settings.spent_url)) as store:
+            return store.spent(name)
+
     profile = profiles.get(deployment.profile if deployment else "none")
     profile = profile.with_knee(deployment.knee if deployment else None)
     refuses = deployment.refuses if deployment else True
@@ -197,6 +204,7 @@ def operator_of(
         sleep=sleep,
         plans=Plans(settings.plans, settings.plan, scale_of(profile, refuses=refuses)),
         grants=Grants(keys.derive(stores.master, "grants")),
+        spent=spent,
     )
 
 

@@ -71,15 +71,20 @@ class Operator:
         clock: Callable[[], float],
         plans: Plans,
         grants: Grants,
+        spent: Callable[[str], int],
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Act on `store`; without a deployment there are no sketches to read yet."""
+        """Act on `store`; without a deployment there are no sketches to read yet.
+
+        `spent` returns what of an allowance is used up; `sleep` waits for running servers.
+        """
         self._store = store
         self._keyring = keyring
         self._deployment = deployment
         self._clock = clock
         self._plans = plans
         self._grants = grants
+        self._spent = spent
         self._sleep = sleep
         profile = profiles.get(deployment.profile if deployment else "none")
         self._profile = profile.with_knee(deployment.knee if deployment else None)
@@ -365,6 +370,7 @@ class Operator:
             alone = self._covered(self._read(replace(tenant, pool=tenant.name)))
             seen = np.array([max(0.0, reached - ladder.forgiven)])
             scale = float(self._profile.price(seen)[0])
+        grant = self._grants.read(tenant.grant, tenant=tenant.name)
         return TenantReport(
             name=tenant.name,
             pool=tenant.pool,
@@ -379,7 +385,8 @@ class Operator:
             plan=tenant.plan or self._plans.default,
             mode=self._plans.mode(tenant.name, tenant.plan, tenant.mode),
             price_s=ladder.seconds(reached),
-            grant=self._grants.read(tenant.grant, tenant=tenant.name),
+            grant=grant,
+            grant_left=None if grant is None else grant.inputs - self._spent(grant.account),
             note=tenant.note,
         )
 

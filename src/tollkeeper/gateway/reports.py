@@ -29,6 +29,7 @@ class TenantReport:
         mode: whether that is enforced: `enforce` or `shadow`.
         price_s: puzzle seconds of its next new input, on the reference machine.
         grant: its allowance grant, if it has one.
+        grant_left: inputs that it still covers; None without one.
         note: the operator's text.
     """
 
@@ -46,4 +47,5 @@ class TenantReport:
     mode: str
     price_s: float
     grant: Grant | None
+    grant_left: int | None
     note: str
