@@ -21,7 +21,7 @@ from tollkeeper.gateway.desk import Desk
 from tollkeeper.gateway.grants import Grant, Grants
 from tollkeeper.gateway.links import Links
 from tollkeeper.gateway.metrics import Metrics
-from tollkeeper.gateway.plans import Plan
+from tollkeeper.gateway.plans import Plan, Plans
 from tollkeeper.gateway.service import Service
 from tollkeeper.guard import keys, profiles
 from tollkeeper.guard.calibration import Calibration
@@ -104,10 +104,15 @@ class Shop:
             ask.proof, ask.fault = paid.proof, paid.fault
         return self.service.answer(ask)
 
+    def change(self, plan: Plan) -> None:
+        """Let another plan hold, as a reload does."""
+        admission = self.service.admission
+        admission.plans = Plans({"plan": plan}, "plan", admission.plans.scale)
+
     def walk(self, count: int = 60, name: str = "walk", **who: Any) -> None:
         """Let the account pass the knee, for nothing: under an allowance of its plan's maker."""
         plans = self.service.admission.plans
-        self.service.admission.replace_plans({"plan": Plan(noise=None, refuse=None)}, "plan")
+        self.change(Plan(noise=None, refuse=None))
         self.ask(*[f"{name} {i}" for i in range(count)], **who)
         self.service.admission.plans = plans
 

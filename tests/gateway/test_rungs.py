@@ -110,7 +110,7 @@ def test_patience_follows_a_changed_plan(open_shop: Any) -> None:
     shop.walk()
     shop.challenge("new 0")
     raised = PAYS.model_copy(update={"unpaid_per_minute": 3})
-    shop.service.admission.replace_plans({"plan": raised}, "plan")
+    shop.change(raised)
     shop.challenge("new 1")
     shop.challenge("new 2")
     with pytest.raises(ThrottledError):

@@ -125,7 +125,7 @@ def test_proofs_are_bound_to_account_body_and_plan(open_shop: Any) -> None:
         shop.ask("new", token=token, body=b"another body")
     assert caught.value.code == "proof_wrong_body"
     dearer = PAYS.model_copy(update={"last_seconds": 0.16})
-    shop.service.admission.replace_plans({"plan": dearer}, "plan")
+    shop.change(dearer)
     assert shop.challenge("new", token=token).code == "proof_wrong_policy"
 
 

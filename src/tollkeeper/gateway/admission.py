@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tollkeeper.errors import RefusalError
+from tollkeeper.errors import RefusalError, RequestError
 from tollkeeper.gateway.archive import Kept
 from tollkeeper.gateway.asks import Ask
 from tollkeeper.gateway.booth import Booth
 from tollkeeper.gateway.grants import Grant, Grants
 from tollkeeper.gateway.metrics import Metrics
-from tollkeeper.gateway.plans import Ladder, Plan, Plans
+from tollkeeper.gateway.plans import Ladder, Plans
 from tollkeeper.gateway.policy import Case, Decision, Policy
 from tollkeeper.gateway.wire import canonical
 from tollkeeper.guard import profiles
@@ -102,15 +102,6 @@ class Admission:
         # What clients get in shadow mode is what profile `none` gives them.
         self._unguarded = Guard(profiles.NONE, guard.calibration, secret=bytes(32))
 
-    def replace_plans(self, written: Mapping[str, Plan], default: str) -> Plans:
-        """Let other plans hold from the next request on.
-
-        Raises:
-            ConfigurationError: the default is not written.
-        """
-        self.plans = Plans(written, default, self.plans.scale)
-        return self.plans
-
     def ladder(self, account: Account) -> Ladder:
         """Return the ladder of an account."""
         return self.plans.of(account.plan)
@@ -147,6 +138,7 @@ class Admission:
 
         Raises:
             RefusalError: the only request is not answered, and nothing was marked.
+            RequestError: the same; it asks for more than one challenge can be for.
         """
         account, plans = asks[0].account, self.plans  # which may be replaced meanwhile
         ladder, enforced = plans.of(account.plan), self._enforced(plans, account)
@@ -158,7 +150,7 @@ class Admission:
             return None
         try:
             decision = self._policy.decide(case, asks[0], verdict, spent=spent)
-        except RefusalError:
+        except (RefusalError, RequestError):
             self._metrics.guard_seconds.observe(weighed.seconds)
             self.refund(asks)
             raise

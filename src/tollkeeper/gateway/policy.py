@@ -78,9 +78,9 @@ class Case:
     enforced: bool
     grant: Grant | None = None
 
-    def where(self, verdict: Verdict) -> str:
-        """Return for the operator how far the account has come."""
-        rung, due_s = self.ladder.rung(verdict.coverage), due(self, verdict)
+    def where(self, verdict: Verdict, due_s: float) -> str:
+        """Return for the operator how far the account has come, and what was due."""
+        rung = self.ladder.rung(verdict.coverage)
         price = f", {due_s:.3g} s due" if due_s else ""
         return f"{verdict.charge:g} new, coverage {verdict.coverage:.3f}: {rung}{price}"
 
@@ -175,15 +175,15 @@ class Policy:
         """
         if verdict.charge:
             check_budget(spent + verdict.charge, case.account.budget)
-        where, allowance = case.where(verdict), None
-        if case.enforced:
-            allowance = case.ladder.left(verdict.coverage)
+        allowance = case.ladder.left(verdict.coverage) if case.enforced else None
         if not (verdict.charge or verdict.refused):
             return Decision("answered", "nothing new", allowance=allowance)
+        due_s = due(case, verdict)
+        where = case.where(verdict, due_s)
         if case.grant is not None:
             return Decision("granted", f"{where}; grant {case.grant.id}", allowance=allowance)
         try:
-            action, paid_s = self._climb(case, ask, verdict)
+            action, paid_s = self._climb(case, ask, verdict, due_s)
         except (RefusalError, RequestError) as error:
             if case.enforced:
                 error.add_note(where)  # for the operator's record
@@ -191,15 +191,16 @@ class Policy:
             return Decision(action_of(error), where)
         return Decision(action, where, paid_s, allowance)
 
-    def _climb(self, case: Case, ask: Ask, verdict: Verdict) -> tuple[str, float]:
+    def _climb(self, case: Case, ask: Ask, verdict: Verdict, due_s: float) -> tuple[str, float]:
         """Refuse, ration and take the toll, in this order.
 
         Returns:
             The word for the record, and the seconds that were paid.
         """
         ladder, now, pool = case.ladder, self._ticks(), case.account.pool
+        refuses_at = ladder.refuses_at
         # In shadow the guard refuses nothing, so it is asked here who would have been refused.
-        if verdict.refused or ladder.rung(verdict.before) == "refused":
+        if verdict.refused or (refuses_at is not None and verdict.before >= refuses_at):
             raise BudgetExhausted(_EXHAUSTED)
         per_minute = ladder.plan.inputs_per_minute
         rationed = ladder.rationed(_reached(verdict))
@@ -207,7 +208,7 @@ class Policy:
             wait_s = self._rations.wait(pool, rationed, per_minute=per_minute, now=now)
             if wait_s > 0:
                 raise ThrottledError("Too many requests. Retry later.", retry_after_s=wait_s)
-        due_s, paid_s = due(case, verdict), 0.0
+        paid_s = 0.0
         if due_s and not case.enforced:
             return "challenged", 0.0
         if due_s:
