@@ -17,6 +17,7 @@ from tollkeeper.client.offers import offered
 from tollkeeper.errors import (
     BudgetExhausted,
     ConflictError,
+    LedgerError,
     ProofError,
     SuspendedError,
     ThrottledError,
@@ -353,3 +354,14 @@ def test_enforcing_a_plan_changes_no_embedding(open_shop: Any) -> None:
             for shop in (shadow, enforced)
         ]
         np.testing.assert_array_equal(*answers)
+
+
+def test_repeats_need_no_store_of_used_proofs(open_shop: Any) -> None:
+    """While that store is down, an account with an allowance is answered what it asked before."""
+    shop = open_shop()
+    grant = shop.grant(5)
+    first = shop.ask("one", grant=grant).embeddings
+    shop.spent.close()
+    np.testing.assert_array_equal(shop.ask("one", grant=grant).embeddings, first)
+    with pytest.raises(LedgerError):
+        shop.ask("two", grant=grant)

@@ -186,17 +186,18 @@ class Admission:
         All inputs of a request are counted, or one new input would fetch clean answers to any
         number of old ones; and a request without a new one needs no grant.
         """
+        plain = self._weigh(case, kept, asks)
+        if not (plain.verdict.charge or plain.verdict.refused):
+            return case, plain
         grant = self.granted(case.account)
-        if grant is not None:
-            granted = replace(case, grant=grant)
-            weighed = self._weigh(granted, kept, asks)
-            amount = sum(len(ask.inputs) for ask in asks)
-            if weighed.verdict.charge and self._spent.spend(
-                grant.account, amount, limit=grant.inputs, expires=grant.until
-            ):
-                asks[0].spendings.append((grant.account, amount))
-                return granted, weighed
-        return case, self._weigh(case, kept, asks)
+        amount = sum(len(ask.inputs) for ask in asks)
+        if grant is None or not self._spent.spend(
+            grant.account, amount, limit=grant.inputs, expires=grant.until
+        ):
+            return case, plain
+        asks[0].spendings.append((grant.account, amount))
+        granted = replace(case, grant=grant)
+        return granted, self._weigh(granted, kept, asks)
 
     def _weigh(self, case: Case, kept: Kept, asks: Sequence[Ask]) -> _Weighed:
         key = self.guard.tenant_key(case.account.tenant, version=self._key_version)
