@@ -9,6 +9,7 @@ import pytest
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.gateway import secrets
 from tollkeeper.gateway.settings import load
+from tollkeeper.gateway.stores import open_stores
 
 
 def test_later_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,3 +119,13 @@ def test_a_mask_is_no_secret(tmp_path: Path) -> None:
     config.write_text("admin_token: '**********'\n")
     with pytest.raises(ConfigurationError, match="admin_token is a mask"):
         load(config)
+
+
+def test_a_given_master_key_makes_no_file_and_needs_no_folder(tmp_path: Path) -> None:
+    """A container with its key in the environment starts over an empty disk."""
+    folder = tmp_path / "new" / "data"
+    stores = open_stores(load(master_key="ab" * 32, data_dir=folder), clock=lambda: 0.0)
+    stores.store.close()
+    assert stores.master == bytes.fromhex("ab" * 32)
+    assert sorted(path.suffix for path in folder.glob("*.sqlite3")) == [".sqlite3"]
+    assert not (folder / "master.key").exists()

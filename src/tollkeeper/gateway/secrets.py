@@ -45,9 +45,21 @@ def admin_token(data_dir: Path, given: str | None = None) -> str:
     return text.strip()
 
 
-def _read_or_create(path: Path) -> str:
+def make_folder(data_dir: Path) -> None:
+    """Make a data directory that only its owner may enter, unless it is there.
+
+    Raises:
+        ConfigurationError: it cannot be made.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigurationError(f"cannot use the data directory {data_dir}: {error}") from error
+
+
+def _read_or_create(path: Path) -> str:
+    make_folder(path.parent)
+    try:
         _create_once(path)
         return path.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError) as error:

@@ -45,6 +45,8 @@ def open_stores(settings: Settings, *, clock: Callable[[], float]) -> Stores:
         )
     if keyless and settings.ledger is None and file.exists():
         raise _missing(path, str(file))
+    if settings.ledger is None:
+        secrets.make_folder(settings.data_dir)
     if not (keyless and settings.ledger):
         # The key before the ledger, so that no new ledger is ever without one.
         secrets.master_key(settings.data_dir, given)
