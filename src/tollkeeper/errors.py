@@ -18,6 +18,7 @@
     ├── LedgerError                the store failed; nothing was answered
     │   ├── ConflictError          another writer came first: read again and try again
     │   └── SpentError             the store of used proofs failed; what needs none is answered
+    ├── DetectorError              a detector met queries or state that it was not fitted for
     ├── GuardError                 guard state and guard settings do not fit each other
     ├── CalibrationError           a calibration sample is unusable
     ├── ConfigurationError         settings are wrong; raised at start, never per request
@@ -134,6 +135,10 @@ class ConflictError(LedgerError):
 
 class SpentError(LedgerError):
     """The store of used proofs and allowances failed; what needs neither can be answered."""
+
+
+class DetectorError(TollkeeperError):
+    """A detector met queries, answers or state that it was not fitted for."""
 
 
 class GuardError(TollkeeperError):

@@ -18,8 +18,18 @@ Embeddings = NDArray[np.float32]
 Sketch = NDArray[np.uint8]
 """Packed coverage bitmaps of one pool; only the guard knows their layout."""
 
+Images = NDArray[np.float32]
+"""(n, c, h, w) float32 in [0, 1]: what classifiers and detectors see of pictures."""
+
+Probabilities = NDArray[np.float32]
+"""(n, k) float32, no entry negative, each row's sum 1."""
+
+Scores = NDArray[np.float64]
+"""(n,) float64, higher is more suspicious."""
+
 Batch = Sequence[Any] | NDArray[Any]
-"""n inputs of one modality: strings, token lists, or (h, w, 3) uint8 RGB images."""
+"""n inputs of one modality: strings, token lists, (h, w, 3) uint8 RGB images, or (c, h, w)
+float32 tensors in [0, 1]."""
 
 
 @dataclass(frozen=True, slots=True)

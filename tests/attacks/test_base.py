@@ -13,11 +13,11 @@ import pytest
 from tollkeeper.attacks.accounts import Accounts
 from tollkeeper.attacks.asking import Asker, remaining, take
 from tollkeeper.attacks.base import Attack
-from tollkeeper.attacks.progress import Progress
 from tollkeeper.attacks.recovery.base import AsAnswered
 from tollkeeper.encoders.base import Encoder
 from tollkeeper.encoders.metered import Price
 from tollkeeper.errors import ConfigurationError, EncoderError, ThrottledError
+from tollkeeper.lab.progress import Progress
 from tollkeeper.testing import FakeClock, hash_encoder
 from tollkeeper.types import Batch, Embeddings
 

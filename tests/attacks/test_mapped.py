@@ -10,12 +10,12 @@ import pytest
 from tollkeeper.attacks.accounts import Accounts
 from tollkeeper.attacks.asking import Asker, remaining
 from tollkeeper.attacks.base import Attack
-from tollkeeper.attacks.progress import Progress, silent
 from tollkeeper.attacks.recovery.base import AsAnswered
 from tollkeeper.attacks.sybil.mapped import Mapped
 from tollkeeper.encoders.base import Encoder
 from tollkeeper.encoders.metered import Meter, MeteredEncoder
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.lab.progress import Progress, silent
 from tollkeeper.testing import FakeClock, hash_encoder
 from tollkeeper.types import Batch
 

@@ -12,7 +12,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tollkeeper.attacks import torching  # noqa: E402
 from tollkeeper.attacks.objectives import (  # noqa: E402
     BCE,
     MSE,
@@ -28,6 +27,7 @@ from tollkeeper.attacks.objectives.barlow_cross import BarlowCross  # noqa: E402
 from tollkeeper.attacks.objectives.rda import RDALoss  # noqa: E402
 from tollkeeper.attacks.objectives.stolen_encoder import StolenEncoderLoss  # noqa: E402
 from tollkeeper.errors import ConfigurationError  # noqa: E402
+from tollkeeper.lab import torching  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

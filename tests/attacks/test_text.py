@@ -8,10 +8,10 @@ import pytest
 pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch")
 
-from tollkeeper.attacks.fit import Adam  # noqa: E402
 from tollkeeper.attacks.networks.ngram import NGram  # noqa: E402
 from tollkeeper.attacks.surrogate import Surrogate  # noqa: E402
 from tollkeeper.attacks.text import OnePassAdam  # noqa: E402
+from tollkeeper.lab.fit import Adam  # noqa: E402
 
 
 def test_a_text_said_twice_is_the_same_text() -> None:

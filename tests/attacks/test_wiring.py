@@ -17,16 +17,16 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
 
 from tollkeeper.attacks.direct import Direct  # noqa: E402
-from tollkeeper.attacks.fit import Schedule  # noqa: E402
 from tollkeeper.attacks.head_recreation import HeadRecreation  # noqa: E402
 from tollkeeper.attacks.objectives import InfoNCE, SupCon  # noqa: E402
 from tollkeeper.attacks.objectives.symmetrized import Symmetrized  # noqa: E402
 from tollkeeper.attacks.offline import Known  # noqa: E402
-from tollkeeper.attacks.progress import Step, silent  # noqa: E402
 from tollkeeper.attacks.rda import RDA  # noqa: E402
 from tollkeeper.attacks.stolen_encoder import StolenEncoder  # noqa: E402
 from tollkeeper.attacks.two_views import TwoViews  # noqa: E402
 from tollkeeper.attacks.viewed import Views  # noqa: E402
+from tollkeeper.lab.fit import Schedule  # noqa: E402
+from tollkeeper.lab.progress import Step, silent  # noqa: E402
 
 IMAGES, VIEWS, DIM = 12, 3, 5
 DRAWS = np.random.default_rng(0)

@@ -15,11 +15,9 @@ torch = pytest.importorskip("torch")
 from tollkeeper.attacks.asking import Asker, remaining  # noqa: E402
 from tollkeeper.attacks.base import Attack  # noqa: E402
 from tollkeeper.attacks.direct import Direct  # noqa: E402
-from tollkeeper.attacks.fit import SGD, Schedule  # noqa: E402
 from tollkeeper.attacks.networks.convnet import ConvNet  # noqa: E402
 from tollkeeper.attacks.networks.ngram import NGram  # noqa: E402
 from tollkeeper.attacks.objectives import SupCon  # noqa: E402
-from tollkeeper.attacks.progress import Progress, Step  # noqa: E402
 from tollkeeper.attacks.recovery.base import AsAnswered  # noqa: E402
 from tollkeeper.attacks.selection.random import Random  # noqa: E402
 from tollkeeper.attacks.sybil.mapped import Mapped  # noqa: E402
@@ -41,6 +39,8 @@ from tollkeeper.client import Spend  # noqa: E402
 from tollkeeper.encoders.base import Encoder  # noqa: E402
 from tollkeeper.encoders.metered import Price  # noqa: E402
 from tollkeeper.errors import ConfigurationError, EncoderError, ThrottledError  # noqa: E402
+from tollkeeper.lab.fit import SGD, Schedule  # noqa: E402
+from tollkeeper.lab.progress import Progress, Step  # noqa: E402
 from tollkeeper.testing import FakeClock  # noqa: E402
 from tollkeeper.testing.victims import ToyTextVictim, blobs, sentences  # noqa: E402
 from tollkeeper.types import Batch, Embeddings  # noqa: E402

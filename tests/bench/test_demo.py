@@ -12,9 +12,7 @@ import pytest
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 torch = pytest.importorskip("torch")
 
-from tollkeeper.attacks.fit import Schedule  # noqa: E402
 from tollkeeper.attacks.networks.ngram import NGram  # noqa: E402
-from tollkeeper.attacks.progress import Step  # noqa: E402
 from tollkeeper.attacks.text import TextDistillation  # noqa: E402
 from tollkeeper.bench.experiment import BenchError  # noqa: E402
 from tollkeeper.bench.theft.demo import TWO_MINUTES, Story, play  # noqa: E402
@@ -22,6 +20,8 @@ from tollkeeper.bench.theft.demo_picture import draw  # noqa: E402
 from tollkeeper.bench.theft.served import Served  # noqa: E402
 from tollkeeper.client import open_target  # noqa: E402
 from tollkeeper.errors import DataError  # noqa: E402
+from tollkeeper.lab.fit import Schedule  # noqa: E402
+from tollkeeper.lab.progress import Step  # noqa: E402
 
 TINY = replace(
     TWO_MINUTES,

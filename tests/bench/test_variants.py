@@ -14,7 +14,6 @@ torch = pytest.importorskip("torch")
 from tollkeeper.attacks.base import Attack  # noqa: E402 - torch may be missing
 from tollkeeper.attacks.cont_steal import ContSteal  # noqa: E402
 from tollkeeper.attacks.direct import Direct  # noqa: E402
-from tollkeeper.attacks.fit import Schedule  # noqa: E402
 from tollkeeper.attacks.objectives.cosine import Cosine  # noqa: E402
 from tollkeeper.attacks.text import TextDistillation  # noqa: E402
 from tollkeeper.attacks.two_views import TwoViews  # noqa: E402
@@ -36,6 +35,7 @@ from tollkeeper.bench.theft.variants import (  # noqa: E402
     run_variants,
     summarize,
 )
+from tollkeeper.lab.fit import Schedule  # noqa: E402
 from tollkeeper.testing.clock import FakeClock  # noqa: E402
 from tollkeeper.testing.victims import ToyImageVictim, ToyTextVictim, blobs  # noqa: E402
 

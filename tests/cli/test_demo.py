@@ -18,7 +18,6 @@ import pytest
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 torch = pytest.importorskip("torch")
 
-from tollkeeper.attacks.fit import Schedule  # noqa: E402
 from tollkeeper.attacks.networks.ngram import NGram  # noqa: E402
 from tollkeeper.attacks.text import TextDistillation  # noqa: E402
 from tollkeeper.bench.theft import demo  # noqa: E402
@@ -26,6 +25,7 @@ from tollkeeper.bench.theft.demo import Copy, Honest, Story  # noqa: E402
 from tollkeeper.bench.theft.scoring import Scores  # noqa: E402
 from tollkeeper.bench.theft.served import Answered, Visit  # noqa: E402
 from tollkeeper.cli.demo import _prose, _stoppable, sentences  # noqa: E402
+from tollkeeper.lab.fit import Schedule  # noqa: E402
 
 TINY = replace(
     demo.TWO_MINUTES,

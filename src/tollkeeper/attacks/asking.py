@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tollkeeper.attacks.accounts import Accounts
-from tollkeeper.attacks.progress import Progress, Step, silent
 from tollkeeper.attacks.recovery.base import Recovery
 from tollkeeper.encoders.base import Encoder
 from tollkeeper.encoders.metered import MeteredEncoder
 from tollkeeper.errors import BudgetExhausted, ConfigurationError, TollkeeperError
+from tollkeeper.lab.progress import Progress, Step, silent
 from tollkeeper.types import Batch, Embeddings
 
 BATCH = 256

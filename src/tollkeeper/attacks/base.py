@@ -16,10 +16,10 @@ from typing import ClassVar, final
 import numpy as np
 
 from tollkeeper.attacks.accounts import Accounts
-from tollkeeper.attacks.progress import Progress, silent
 from tollkeeper.encoders.base import Encoder, checked
 from tollkeeper.encoders.metered import FREE, Meter, MeteredEncoder, Price
 from tollkeeper.errors import ConfigurationError, EncoderError, TollkeeperError
+from tollkeeper.lab.progress import Progress, silent
 from tollkeeper.types import Batch, Embeddings
 
 Clock = Callable[[], float]

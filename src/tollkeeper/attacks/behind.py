@@ -9,8 +9,8 @@ import numpy as np
 
 from tollkeeper.attacks.accounts import Accounts
 from tollkeeper.attacks.base import Attack, metered_accounts
-from tollkeeper.attacks.progress import Progress
 from tollkeeper.encoders.base import Encoder
+from tollkeeper.lab.progress import Progress
 from tollkeeper.types import Batch
 
 

@@ -15,12 +15,12 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor, nn
 
-from tollkeeper.attacks.fit import Adam, Schedule, run_network
 from tollkeeper.attacks.objectives.base import Objective
 from tollkeeper.attacks.objectives.infonce import InfoNCE
-from tollkeeper.attacks.progress import Progress
 from tollkeeper.attacks.trained import Loss
 from tollkeeper.attacks.viewed import Viewed, Views
+from tollkeeper.lab.fit import Adam, Schedule, run_network
+from tollkeeper.lab.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)

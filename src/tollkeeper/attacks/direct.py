@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tollkeeper.attacks.fit import run_network
 from tollkeeper.attacks.objectives.base import Objective
 from tollkeeper.attacks.objectives.infonce import InfoNCE
 from tollkeeper.attacks.offline import Known, Offline
-from tollkeeper.attacks.progress import Progress
 from tollkeeper.attacks.trained import Loss
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.lab.fit import run_network
+from tollkeeper.lab.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,13 +15,13 @@ import numpy as np
 from torch import Tensor, nn
 
 from tollkeeper.attacks.augment import TWO_VIEW, Augmentation
-from tollkeeper.attacks.fit import Adam, Schedule, fit, run_network
 from tollkeeper.attacks.objectives.base import Objective
 from tollkeeper.attacks.objectives.infonce import InfoNCE
-from tollkeeper.attacks.progress import Progress
-from tollkeeper.attacks.torching import seeded_init
 from tollkeeper.attacks.trained import Loss
 from tollkeeper.attacks.viewed import Viewed, Views
+from tollkeeper.lab.fit import Adam, Schedule, fit, run_network
+from tollkeeper.lab.progress import Progress
+from tollkeeper.lab.torching import seeded_init
 
 
 @dataclass(frozen=True, kw_only=True)

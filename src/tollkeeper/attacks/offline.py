@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from tollkeeper.attacks.asking import Answers, Asker, remaining, take
-from tollkeeper.attacks.progress import Progress
-from tollkeeper.attacks.torching import device
 from tollkeeper.attacks.trained import Loss, Recovering
 from tollkeeper.encoders.base import Encoder
+from tollkeeper.lab.progress import Progress
+from tollkeeper.lab.torching import device
 from tollkeeper.types import Batch
 
 

@@ -9,7 +9,6 @@ from tollkeeper.attacks.base import Attack
 from tollkeeper.attacks.behind import Behind
 from tollkeeper.attacks.cont_steal import ContSteal
 from tollkeeper.attacks.direct import Direct
-from tollkeeper.attacks.fit import SGD, Adam, Schedule
 from tollkeeper.attacks.head_recreation import HeadRecreation
 from tollkeeper.attacks.merged import Merge
 from tollkeeper.attacks.networks.convnet import ConvNet
@@ -39,6 +38,7 @@ from tollkeeper.attacks.sybil.matched import Matched
 from tollkeeper.attacks.sybil.shared_trunk import SharedTrunk
 from tollkeeper.attacks.text import TextDistillation
 from tollkeeper.attacks.two_views import TwoViews
+from tollkeeper.lab.fit import SGD, Adam, Schedule
 
 A = TypeVar("A", bound=Attack)
 

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from tollkeeper.attacks.augment import RDA_QUERY, RDA_TRAIN, Augmentation
-from tollkeeper.attacks.fit import Adam, Schedule, run_network
 from tollkeeper.attacks.objectives.base import Objective
 from tollkeeper.attacks.objectives.rda import RDALoss
-from tollkeeper.attacks.progress import Progress
 from tollkeeper.attacks.trained import Loss
 from tollkeeper.attacks.viewed import Viewed, Views
 from tollkeeper.attacks.views import floats
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.lab.fit import Adam, Schedule, run_network
+from tollkeeper.lab.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,14 +18,14 @@ import numpy as np
 from torch import Tensor, nn
 
 from tollkeeper.attacks.augment import STOLEN_ENCODER, Augmentation
-from tollkeeper.attacks.fit import SGD, Schedule, run_network
 from tollkeeper.attacks.objectives.base import Objective
 from tollkeeper.attacks.objectives.stolen_encoder import StolenEncoderLoss
 from tollkeeper.attacks.offline import Known, Offline
-from tollkeeper.attacks.progress import Progress
-from tollkeeper.attacks.torching import generator
 from tollkeeper.attacks.trained import Loss
 from tollkeeper.attacks.views import floats
+from tollkeeper.lab.fit import SGD, Schedule, run_network
+from tollkeeper.lab.progress import Progress
+from tollkeeper.lab.torching import generator
 
 
 @dataclass(frozen=True, kw_only=True)

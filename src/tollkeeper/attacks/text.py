@@ -16,11 +16,11 @@ import torch
 from torch import nn
 
 from tollkeeper.attacks.direct import Direct
-from tollkeeper.attacks.fit import Schedule
 from tollkeeper.attacks.networks.ngram import NGram
 from tollkeeper.attacks.objectives.base import Objective
 from tollkeeper.attacks.objectives.cosine import Cosine
 from tollkeeper.attacks.surrogate import NetworkFactory
+from tollkeeper.lab.fit import Schedule
 
 
 @dataclass(frozen=True, slots=True)

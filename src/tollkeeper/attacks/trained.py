@@ -9,13 +9,13 @@ import numpy as np
 from torch import Tensor, nn
 
 from tollkeeper.attacks.base import Attack
-from tollkeeper.attacks.fit import Schedule, fit
 from tollkeeper.attacks.networks.resnet import ResNet
-from tollkeeper.attacks.progress import Progress
 from tollkeeper.attacks.recovery.base import AsAnswered, Recovery
 from tollkeeper.attacks.selection.base import Selection
 from tollkeeper.attacks.selection.random import Random
 from tollkeeper.attacks.surrogate import NetworkFactory, Surrogate
+from tollkeeper.lab.fit import Schedule, fit
+from tollkeeper.lab.progress import Progress
 
 Loss = Callable[[Tensor], Tensor]
 """Positions of a batch, (b,) int64, to a scalar."""

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from tollkeeper.attacks.asking import Asker, remaining, take
 from tollkeeper.attacks.augment import CONT_STEAL, Augmentation
-from tollkeeper.attacks.progress import Progress
 from tollkeeper.attacks.recovery.base import AsAnswered
-from tollkeeper.attacks.torching import device, generator
 from tollkeeper.attacks.trained import Loss, Trained
 from tollkeeper.attacks.views import ask_views
 from tollkeeper.encoders.base import Encoder
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.lab.progress import Progress
+from tollkeeper.lab.torching import device, generator
 from tollkeeper.types import Batch
 
 

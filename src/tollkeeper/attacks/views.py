@@ -10,10 +10,10 @@ from torch import Tensor
 
 from tollkeeper.attacks.asking import BATCH
 from tollkeeper.attacks.augment import Augmentation, from_images, to_images
-from tollkeeper.attacks.progress import Progress, Step
-from tollkeeper.attacks.torching import generator
 from tollkeeper.encoders.base import Encoder
 from tollkeeper.errors import ConfigurationError, TollkeeperError
+from tollkeeper.lab.progress import Progress, Step
+from tollkeeper.lab.torching import generator
 from tollkeeper.types import Batch, Embeddings
 
 

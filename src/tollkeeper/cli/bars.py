@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tollkeeper.attacks.progress import Step
+    from tollkeeper.lab.progress import Step
 
 Told = Callable[[str, "Step"], None]
 

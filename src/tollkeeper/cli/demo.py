@@ -22,9 +22,9 @@ from tollkeeper.cli.output import emit, note, table
 from tollkeeper.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from tollkeeper.attacks.progress import Step
     from tollkeeper.bench.theft.demo import Copy, Story
     from tollkeeper.bench.theft.scoring import Scores
+    from tollkeeper.lab.progress import Step
 
 INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
 PICTURE = "demo.png"

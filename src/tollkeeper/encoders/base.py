@@ -11,7 +11,7 @@ from tollkeeper.errors import EncoderError
 from tollkeeper.types import Batch, Embeddings
 
 Modality = str
-"""One of `"text"`, `"tokens"`, `"image"`."""
+"""One of `"text"`, `"tokens"`, `"image"`, `"tensor"`."""
 
 
 @runtime_checkable

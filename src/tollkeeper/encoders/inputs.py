@@ -23,7 +23,7 @@ def modality(inputs: Batch) -> Modality:
     """Return the one modality of a batch of at least one input.
 
     Strings are `"text"` (data URIs too), lists of non-negative integers are
-    `"tokens"`, (h, w, 3) uint8 arrays are `"image"`.
+    `"tokens"`, (h, w, 3) uint8 arrays are `"image"`, (c, h, w) float32 arrays are `"tensor"`.
 
     Args:
         inputs: n >= 1 inputs.
@@ -98,6 +98,10 @@ def _kind(item: Any, position: int) -> Modality:
         if item.ndim == 3 and item.shape[2] == 3 and item.size:
             return "image"
         expected = f"an image of shape (h, w, 3), got shape {item.shape}"
+    elif isinstance(item, np.ndarray) and item.dtype == np.float32:
+        if item.ndim == 3 and item.size and _is_in_range(item):
+            return "tensor"
+        expected = f"a finite tensor of shape (c, h, w) in [0, 1], got {_range_of(item)}"
     elif isinstance(item, list | tuple | np.ndarray):
         if _are_tokens(item):
             return "tokens"
@@ -105,6 +109,18 @@ def _kind(item: Any, position: int) -> Modality:
     else:
         expected = f"a string, a list of token ids or a uint8 image, got {type(item).__name__}"
     raise InputError(f"input {position}: expected {expected}", param="input")
+
+
+def _is_in_range(tensor: NDArray[np.float32]) -> bool:
+    """Tell whether all entries are in [0, 1]; NaN is not."""
+    return bool(tensor.min() >= 0 and tensor.max() <= 1)
+
+
+def _range_of(tensor: NDArray[np.float32]) -> str:
+    """Return a tensor's shape and range, for a message."""
+    if not tensor.size:
+        return f"shape {tensor.shape}"
+    return f"shape {tensor.shape} from {tensor.min():g} to {tensor.max():g}"
 
 
 def _is_unicode(text: str) -> bool:
@@ -129,7 +145,7 @@ def digest(item: Any, kind: Modality, *, key: bytes = b"") -> bytes:
     """Return 16 bytes that are equal for equal inputs of a kind; kinds and keys never collide.
 
     Args:
-        item: a string, token ids, or an (h, w, 3) uint8 image.
+        item: a string, token ids, an (h, w, 3) uint8 image, or a (c, h, w) float32 tensor.
         kind: its modality.
         key: up to 64 bytes.
     """

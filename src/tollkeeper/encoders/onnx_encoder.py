@@ -45,6 +45,7 @@ from tollkeeper.encoders.base import Modality, checked
 from tollkeeper.encoders.inputs import estimate_tokens, require
 from tollkeeper.encoders.onnx_graphs import Form, Sidecar, form_of
 from tollkeeper.errors import ConfigurationError, EncoderError, InputError
+from tollkeeper.graphs import open_session
 from tollkeeper.types import Batch, Embeddings
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class OnnxEncoder:
         """
         path = Path(path)
         sidecar = _read_sidecar(path.with_suffix(".json"))
-        self._session = _open_session(path, threads)
+        self._session = open_session(path, threads=threads)
         self._form: Form = form_of(self._session.get_inputs(), path=path, sidecar=sidecar)
         self._output = _pick_output(self._session)
         self.name = name or sidecar.name or path.stem
@@ -176,24 +177,6 @@ def _read_sidecar(path: Path) -> Sidecar:
         return msgspec.json.decode(path.read_bytes(), type=Sidecar)
     except msgspec.DecodeError as error:
         raise ConfigurationError(f"{path}: {error}") from error
-
-
-def _open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    """Open the graph with a fixed number of threads that do not spin while idle."""
-    import onnxruntime
-
-    if not path.is_file():
-        raise ConfigurationError(f"expected an ONNX model at {path}, found no file")
-    options: Any = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # Warnings about the graph would go to standard error.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors share no public base class
-        line = " ".join(str(error).split())
-        raise ConfigurationError(f"{path} is not a usable ONNX model: {line[:300]}") from error
 
 
 def _pick_output(session: onnxruntime.InferenceSession) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from tollkeeper.attacks.networks.images import ImageNetwork
-from tollkeeper.attacks.torching import device, seeded_init
+from tollkeeper.lab.torching import device, seeded_init
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from tollkeeper.attacks.torching import device, seeded_init
 from tollkeeper.errors import InputError
+from tollkeeper.lab.torching import device, seeded_init
 from tollkeeper.types import Batch
 
 _WORD = re.compile(r"\w+|[^\w\s]")

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from tollkeeper.attacks.networks.images import ImageNetwork
-from tollkeeper.attacks.torching import device, seeded_init
 from tollkeeper.encoders.lab.resnet import resnet
+from tollkeeper.lab.torching import device, seeded_init
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ import numpy as np
 
 from tollkeeper.attacks.asking import remaining
 from tollkeeper.attacks.base import Attack, metered_accounts
-from tollkeeper.attacks.progress import Progress
 from tollkeeper.attacks.sybil.mappers import Mapper, RidgeMapper
 from tollkeeper.attacks.sybil.pool import SybilPool
 from tollkeeper.encoders.base import Encoder
+from tollkeeper.lab.progress import Progress
 from tollkeeper.types import Batch
 
 

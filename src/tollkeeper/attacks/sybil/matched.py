@@ -10,13 +10,13 @@ import numpy as np
 from tollkeeper.attacks.asking import remaining, take
 from tollkeeper.attacks.base import Attack, metered_accounts
 from tollkeeper.attacks.offline import Offline
-from tollkeeper.attacks.progress import Progress
 from tollkeeper.attacks.selection.base import no_answers
 from tollkeeper.attacks.selection.random import FixedOrder
 from tollkeeper.attacks.sybil.disjoint import DisjointPool
 from tollkeeper.attacks.sybil.matching import CoordinateMatcher, Matcher
 from tollkeeper.encoders.base import Encoder
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.lab.progress import Progress
 from tollkeeper.types import Batch
 
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from tollkeeper.attacks.sybil.mappers import pairs, varying
-from tollkeeper.attacks.torching import device, generator, seeded_init
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.lab.torching import device, generator, seeded_init
 from tollkeeper.types import Embeddings
 
 _ROWS = 4096

@@ -22,15 +22,15 @@ from torch import Tensor, nn
 
 from tollkeeper.attacks.asking import Answers, Asker, remaining, take
 from tollkeeper.attacks.base import metered_accounts
-from tollkeeper.attacks.fit import run_network
 from tollkeeper.attacks.objectives.base import Objective
 from tollkeeper.attacks.objectives.mse import MSE
-from tollkeeper.attacks.progress import Progress
 from tollkeeper.attacks.selection.base import no_answers
-from tollkeeper.attacks.torching import device, seeded_init
 from tollkeeper.attacks.trained import Loss, Recovering
 from tollkeeper.encoders.base import Encoder
 from tollkeeper.errors import ConfigurationError, TollkeeperError
+from tollkeeper.lab.fit import run_network
+from tollkeeper.lab.progress import Progress
+from tollkeeper.lab.torching import device, seeded_init
 from tollkeeper.types import Batch, Embeddings
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from tollkeeper.attacks import names
 from tollkeeper.attacks.base import Attack
-from tollkeeper.attacks.fit import Adam, Schedule
 from tollkeeper.attacks.networks.convnet import ConvNet
 from tollkeeper.attacks.recovery.averages import AverageRepeats
 from tollkeeper.attacks.recovery.standardized import Standardized
@@ -24,6 +23,7 @@ from tollkeeper.errors import ConfigurationError
 from tollkeeper.guard import profiles
 from tollkeeper.guard.profiles import Profile
 from tollkeeper.guard.transform import AffinePadShuffle
+from tollkeeper.lab.fit import Adam, Schedule
 
 NONE = "none"
 

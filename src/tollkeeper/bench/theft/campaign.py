@@ -18,7 +18,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from tollkeeper.attacks.base import Attack, Clock
-from tollkeeper.attacks.progress import Progress, Step
 from tollkeeper.bench.theft.curve import mean_interval
 from tollkeeper.bench.theft.gauge import Gauge, beginning
 from tollkeeper.bench.theft.pools import Pool
@@ -26,6 +25,7 @@ from tollkeeper.bench.theft.tuning import in_pool_order, needs_labels, part
 from tollkeeper.bench.theft.victims import REQUEST, Victim
 from tollkeeper.encoders.metered import FREE, Price
 from tollkeeper.errors import ConfigurationError, TollkeeperError
+from tollkeeper.lab.progress import Progress, Step
 
 _MOST_SEEDS = 1000
 _SELF_TRAINED, _BOOTSTRAP = range(_MOST_SEEDS, _MOST_SEEDS + 2)

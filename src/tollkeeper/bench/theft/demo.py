@@ -15,9 +15,7 @@ import numpy as np
 
 from tollkeeper.attacks.accounts import Accounts
 from tollkeeper.attacks.base import Attack, Clock
-from tollkeeper.attacks.fit import Schedule
 from tollkeeper.attacks.networks.ngram import NGram
-from tollkeeper.attacks.progress import Step
 from tollkeeper.attacks.sybil.mapped import Mapped
 from tollkeeper.attacks.sybil.mappers import RidgeMapper
 from tollkeeper.attacks.text import OnePassAdam, TextDistillation
@@ -36,6 +34,8 @@ from tollkeeper.bench.theft.served import Served, Visit
 from tollkeeper.bench.theft.tasks import TEXT_TASKS, load_task
 from tollkeeper.client import Pace, Target, open_target
 from tollkeeper.encoders.load import load_encoder
+from tollkeeper.lab.fit import Schedule
+from tollkeeper.lab.progress import Step
 from tollkeeper.types import Embeddings
 
 UNGUARDED = "none"

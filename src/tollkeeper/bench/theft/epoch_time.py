@@ -25,13 +25,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tollkeeper.attacks.fit import Schedule, fit, run_network
 from tollkeeper.attacks.objectives.infonce import InfoNCE
-from tollkeeper.attacks.progress import silent
-from tollkeeper.attacks.torching import device
 from tollkeeper.bench.experiment import Metric, Progress
 from tollkeeper.bench.stats import ratio_metric
 from tollkeeper.bench.theft.variants import NETWORKS
+from tollkeeper.lab.fit import Schedule, fit, run_network
+from tollkeeper.lab.progress import silent
+from tollkeeper.lab.torching import device
 
 TOLERANCE = 0.15
 DIM, SIDE = 512, 32

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from tollkeeper.attacks.augment import SIMCLR, Augmentation
-from tollkeeper.attacks.fit import Schedule, fit, run_network
-from tollkeeper.attacks.progress import Progress, silent
 from tollkeeper.attacks.surrogate import NetworkFactory, Surrogate
-from tollkeeper.attacks.torching import device, generator, seeded_init
 from tollkeeper.attacks.views import floats
 from tollkeeper.encoders.base import Encoder
+from tollkeeper.lab.fit import Schedule, fit, run_network
+from tollkeeper.lab.progress import Progress, silent
+from tollkeeper.lab.torching import device, generator, seeded_init
 from tollkeeper.types import Batch
 
 PROJECTION = 128

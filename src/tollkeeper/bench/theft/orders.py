@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from tollkeeper.attacks import names
 from tollkeeper.attacks.base import Attack, Clock, accounts_in
-from tollkeeper.attacks.progress import Step
 from tollkeeper.bench import manifest
 from tollkeeper.bench.theft import victims
 from tollkeeper.bench.theft.campaign import Campaign, Told, check_plan
@@ -27,6 +26,7 @@ from tollkeeper.client import Caps, Tariff
 from tollkeeper.client.allowance import UNLIMITED
 from tollkeeper.encoders.load import load_encoder
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.lab.progress import Step
 
 TASKS: Mapping[str, tuple[str, ...]] = {"image": IMAGE_TASKS, "text": TEXT_TASKS}
 """Modality to its tasks."""

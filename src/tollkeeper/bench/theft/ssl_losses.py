@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, replace
 
 from tollkeeper.attacks import presets
 from tollkeeper.attacks.base import Attack
-from tollkeeper.attacks.fit import Schedule
 from tollkeeper.attacks.selection.base import Selection
 from tollkeeper.attacks.selection.class_sorted import ClassSorted
 from tollkeeper.attacks.selection.coverage_greedy import CoverageGreedy
@@ -24,6 +23,7 @@ from tollkeeper.bench.theft.stage import Stage
 from tollkeeper.bench.theft.tasks import TEXT_TASKS
 from tollkeeper.bench.theft.variants import Trial, Variant, measure_variants
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.lab.fit import Schedule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

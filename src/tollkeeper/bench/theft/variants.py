@@ -15,11 +15,9 @@ import numpy as np
 
 from tollkeeper.attacks.asking import remaining, take
 from tollkeeper.attacks.base import Attack
-from tollkeeper.attacks.fit import Adam, Schedule
 from tollkeeper.attacks.networks.convnet import ConvNet
 from tollkeeper.attacks.networks.ngram import NGram
 from tollkeeper.attacks.networks.resnet import ResNet
-from tollkeeper.attacks.progress import Progress
 from tollkeeper.attacks.surrogate import NetworkFactory
 from tollkeeper.bench.experiment import Context, Measurement, Metric
 from tollkeeper.bench.theft.curve import Point
@@ -30,6 +28,8 @@ from tollkeeper.bench.theft.perturb import Perturbation, Perturbed
 from tollkeeper.bench.theft.scoring import score
 from tollkeeper.bench.theft.stage import Outcome, Scene, Stage, opened, staged, steal
 from tollkeeper.encoders.base import Encoder
+from tollkeeper.lab.fit import Adam, Schedule
+from tollkeeper.lab.progress import Progress
 from tollkeeper.types import Batch
 
 NETWORKS: Mapping[str, NetworkFactory] = {

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tollkeeper.attacks.fit import Schedule, fit
-from tollkeeper.attacks.progress import silent
-from tollkeeper.attacks.torching import device, generator, seeded_init
+from tollkeeper.lab.fit import Schedule, fit
+from tollkeeper.lab.progress import silent
+from tollkeeper.lab.torching import device, generator, seeded_init
 
 CLASSES, SIDE = 10, 28
 _FORWARD = 512

@@ -20,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tollkeeper.attacks.torching import device
 from tollkeeper.bench.experiment import Context, Direction, Experiment, Measurement, Metric
 from tollkeeper.bench.guard_coverage import Samples
 from tollkeeper.bench.theft.jobs import run_jobs
@@ -39,6 +38,7 @@ from tollkeeper.bench.toll.prices import (
 from tollkeeper.bench.toll.stage import Stage, load_stage, pixels
 from tollkeeper.bench.toll.users import HONEST, USERS, World
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.lab.torching import device
 
 BITS = (12, 16, 20, 24, 28, 32)
 _RATE_TOLERANCE = 0.3

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tollkeeper.attacks.torching import device
 from tollkeeper.bench.inputs import noted
 from tollkeeper.bench.toll.models import SIDE
 from tollkeeper.data import load_images
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.lab.torching import device
 from tollkeeper.types import Batch
 
 Images = NDArray[np.uint8]

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tollkeeper.attacks.torching import device, generator, seeded_init
 from tollkeeper.bench.toll.models import CLASSES, SIDE, Deployment, classifier, probabilities, train
 from tollkeeper.challenge.leakage import converted_each
+from tollkeeper.lab.torching import device, generator, seeded_init
 
 JBDA_SEEDS = 200
 JBDA_STEP = 0.05

@@ -1,4 +1,4 @@
-"""What an attack says while it works."""
+"""What long work says of itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Where an attack stands.
+    """Where the work stands.
 
     Attributes:
         phase: what is being done: `"asking"`, `"training"` and so on.

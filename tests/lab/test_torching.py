@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tollkeeper.attacks import torching  # noqa: E402
+from tollkeeper.lab import torching  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

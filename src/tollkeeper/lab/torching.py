@@ -21,7 +21,7 @@ def generator(rng: np.random.Generator) -> torch.Generator:
 
 
 def device() -> torch.device:
-    """Return the device that attacks train on: the GPU if there is one."""
+    """Return the device to train on: the GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

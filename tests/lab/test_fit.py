@@ -8,12 +8,12 @@ import pytest
 pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch")
 
-from tollkeeper.attacks.fit import SGD, Adam, Schedule, fit, run_network  # noqa: E402
 from tollkeeper.attacks.networks.convnet import ConvNet  # noqa: E402
 from tollkeeper.attacks.networks.ngram import NGram  # noqa: E402
-from tollkeeper.attacks.progress import Step  # noqa: E402
 from tollkeeper.attacks.surrogate import Surrogate  # noqa: E402
 from tollkeeper.errors import ConfigurationError, InputError  # noqa: E402
+from tollkeeper.lab.fit import SGD, Adam, Schedule, fit, run_network  # noqa: E402
+from tollkeeper.lab.progress import Step  # noqa: E402
 
 IMAGES = np.random.default_rng(3).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
 

@@ -1,4 +1,4 @@
-"""The one training loop of the room; what varies is the loss that is handed in."""
+"""The one training loop; what varies is the loss that is handed in."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tollkeeper.attacks.progress import Progress, Step
-from tollkeeper.attacks.torching import autocast, generator
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.lab.progress import Progress, Step
+from tollkeeper.lab.torching import autocast, generator
 
 Optimizer = Callable[[list[nn.Parameter], float], torch.optim.Optimizer]
 """Makes an optimizer of parameters and a learning rate."""

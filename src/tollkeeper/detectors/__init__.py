@@ -1,0 +1,1 @@
+"""Detectors of extraction through prediction APIs; scoring needs no torch."""

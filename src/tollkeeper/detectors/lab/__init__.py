@@ -1,0 +1,1 @@
+"""Fitting detectors with torch, and writing them as graphs that score without it."""

@@ -1,0 +1,1 @@
+"""Classifiers: encoders whose rows are probabilities of classes."""

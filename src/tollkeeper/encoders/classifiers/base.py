@@ -1,0 +1,116 @@
+"""What a classifier is: an encoder whose d numbers are the probabilities of its d classes.
+
+Whatever asks, meters, serves or copies an encoder can so ask, meter, serve or copy a classifier.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from tollkeeper.encoders.base import Encoder, checked
+from tollkeeper.errors import EncoderError, InputError
+from tollkeeper.types import Batch, Images, Probabilities
+
+SUM_TOLERANCE = 1e-3
+"""How far from 1 a row may sum: float16 upstreams round so much."""
+
+_RED, _GREEN, _BLUE = 299, 587, 114
+
+
+@runtime_checkable
+class Classifier(Encoder, Protocol):
+    """An encoder of classes; `embed` returns probabilities, and `dim` is the number of classes.
+
+    Attributes:
+        classes: their names, in the order of the columns.
+        input_shape: (c, h, w) of the pictures it takes; None for a classifier of text.
+    """
+
+    classes: tuple[str, ...]
+    input_shape: tuple[int, int, int] | None
+
+
+def checked_probabilities(rows: object, *, n: int, classes: int) -> Probabilities:
+    """Return `rows` as (n, k) float32 probabilities, or say what is wrong.
+
+    Raises:
+        EncoderError: wrong shape, not finite, negative, or a row that does not sum to one.
+    """
+    found = checked(rows, n=n, dim=classes)
+    if n and found.min() < 0:
+        raise EncoderError(
+            f"expected probabilities, got {found.min():g}; does the classifier return logits?"
+        )
+    off = np.abs(found.sum(axis=1, dtype=np.float64) - 1)
+    if n and off.max() > SUM_TOLERANCE:
+        worst = int(off.argmax())
+        raise EncoderError(
+            f"expected probabilities that sum to 1, got {found[worst].sum():g} for input {worst}"
+        )
+    return found
+
+
+def softmax(logits: object, *, n: int, classes: int) -> Probabilities:
+    """Return the probabilities of (n, k) logits.
+
+    Raises:
+        EncoderError: wrong shape or not finite.
+    """
+    rows = checked(logits, n=n, dim=classes).astype(np.float64)
+    rows = np.exp(rows - rows.max(axis=1, keepdims=True, initial=-np.inf))
+    found: Probabilities = (rows / rows.sum(axis=1, keepdims=True)).astype(np.float32)
+    return found
+
+
+def canonical(inputs: Batch, shape: tuple[int, int, int], *, name: str) -> Images:
+    """Return pictures as the tensors that classifier `name` and its detectors both see.
+
+    A picture of `b / 255` is the same tensor however it comes. Color becomes gray by ITU-R 601
+    where the classifier has one channel; nothing is resized.
+
+    Args:
+        inputs: n (h, w, 3) uint8 images or (c, h, w) float32 tensors in [0, 1].
+        shape: (c, h, w) that the classifier takes.
+        name: of the classifier, for messages.
+
+    Returns:
+        (n, c, h, w) float32 in [0, 1], C-contiguous.
+
+    Raises:
+        InputError: another size or number of channels, NaN, or values out of range.
+    """
+    rows = np.empty((len(inputs), *shape), np.float32)
+    for position, item in enumerate(inputs):
+        tensor = _tensor(np.asarray(item), channels=shape[0])
+        if tensor is None or tensor.shape != shape:
+            found = np.shape(item)
+            raise InputError(
+                f"input {position}: expected a picture of {shape[1]} x {shape[2]} pixels or a "
+                f"tensor of shape {shape} for model {name!r}, got shape {found}",
+                param="input",
+            )
+        rows[position] = tensor
+    # Not `rows.min() < 0`: NaN must fail too.
+    if rows.size and not (rows.min() >= 0 and rows.max() <= 1):
+        where = int(np.argmin([bool(row.min() >= 0 and row.max() <= 1) for row in rows]))
+        raise InputError(
+            f"input {where}: expected values from 0 to 1 and no NaN for model {name!r}, got "
+            f"{rows[where].min():g} to {rows[where].max():g}",
+            param="input",
+        )
+    return rows
+
+
+def _tensor(item: np.ndarray, *, channels: int) -> np.ndarray | None:
+    """Return a picture as a tensor; None if it is neither."""
+    if item.ndim != 3:
+        return None
+    if item.dtype == np.uint8 and item.shape[2] == 3:
+        if channels == 1:
+            # In integers, so that a gray picture keeps its values.
+            weighted = item.astype(np.uint32) @ np.array([_RED, _GREEN, _BLUE], np.uint32)
+            item = ((weighted + 500) // 1000)[:, :, None]
+        return np.moveaxis(item.astype(np.float32) / np.float32(255), 2, 0)
+    return item if item.dtype == np.float32 else None

@@ -1,0 +1,1 @@
+"""Responses that change the probabilities of an answer."""

@@ -1,0 +1,31 @@
+"""What a perturbing response is: it gives each answer another distribution over the classes."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from tollkeeper.types import Images, Probabilities
+
+
+@runtime_checkable
+class Perturbation(Protocol):
+    """Changes answers; equal queries of one key always get equal answers.
+
+    Attributes:
+        name: as experiments and settings call it.
+    """
+
+    name: str
+
+    def __call__(self, inputs: Images, outputs: Probabilities, *, key: bytes) -> Probabilities:
+        """Return what leaves.
+
+        Args:
+            inputs: (n, c, h, w) float32 in [0, 1], canonical.
+            outputs: (n, k) float32, the victim's.
+            key: secret of the tenant, for what must look random and be the same again.
+
+        Returns:
+            (n, k) float32 probabilities.
+        """
+        ...
