@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -102,6 +102,25 @@ class Scale:
     knee: float
     ceiling: float
     refuses: bool
+
+
+class Priced(Protocol):
+    """What challenges are bound to."""
+
+    @property
+    def plan(self) -> Plan:
+        """As the operator wrote it."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Changes with the prices."""
+        ...
+
+    @property
+    def charges(self) -> bool:
+        """Whether there are puzzles at all."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
