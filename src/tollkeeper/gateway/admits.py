@@ -31,7 +31,7 @@ class Admitted:
         mark: notes the same inputs in another state, that of a linked tenant itself.
         decision: policy's.
         enforced: whether decisions about the account are carried out.
-        coverage: of the pool afterwards, in [0, 1].
+        coverage: of the pool afterwards, in [0, 1]; None where nothing is covered.
         noise_scale: (n,) what the guard added to each.
         refusal: what to raise instead of an answer, where a refusal changes the state too.
     """
@@ -42,7 +42,7 @@ class Admitted:
     mark: Callable[[Kept], Kept]
     decision: Decision
     enforced: bool
-    coverage: float
+    coverage: float | None
     noise_scale: NDArray[np.float32]
     refusal: RefusalError | None = None
 

@@ -27,7 +27,10 @@ class Embedder:
         encoder: that it calls.
         shares_calls: whether inputs of several requests may go into one encoder call:
             only if a row's bytes do not depend on its batch mates (law 2).
+        prepares: whether `check` converts inputs, which may take a while.
     """
+
+    prepares = False
 
     def __init__(self, encoder: Encoder, metrics: Metrics) -> None:
         """Embed with `encoder`."""

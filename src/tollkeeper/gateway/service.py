@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal, Protocol
 
+from prometheus_client import Counter
+
 from tollkeeper.errors import (
     ConflictError,
     LedgerError,
@@ -63,6 +65,7 @@ class Service:
         clock: Callable[[], float],
         metrics: Metrics,
         journal: Journal,
+        decisions: Counter | None = None,
         on_ledger_failure: Literal["closed", "open"] = "closed",
     ) -> None:
         """Hold the parts.
@@ -75,6 +78,7 @@ class Service:
             clock: seconds since the epoch, for records.
             metrics: instruments of this server.
             journal: takes refusals.
+            decisions: counts decisions by word and mode; that of embeddings unless given.
             on_ledger_failure: `"closed"` refuses when the ledger fails; `"open"` answers
                 from the state in memory and counts a fallback.
         """
@@ -84,7 +88,7 @@ class Service:
         self.ledger = ledger
         self.metrics = metrics
         self.journal = journal
-        self._decisions = metrics.decisions
+        self._decisions = decisions or metrics.decisions
         self._clock = clock
         self._open = on_ledger_failure == "open"
         self._archive = archive
@@ -223,7 +227,7 @@ class Service:
                 inputs=0 if refused else len(ask.inputs),
                 tokens=0 if refused else ask.tokens,
                 charge=charged,
-                coverage=admitted.coverage,
+                coverage=admitted.coverage or 0.0,
                 noise_scale=float(admitted.noise_scale[rows].max(initial=0.0)),
                 shadow=not admitted.enforced,
                 decision=decision.action,
@@ -325,7 +329,8 @@ class Service:
             self.metrics.inputs.labels(tally.modality).inc(tally.inputs)
             self.metrics.charged.inc(tally.charged)
             self.metrics.noised.inc(tally.noised)
-            self.metrics.coverage.observe(tally.coverage)
+            if tally.coverage is not None:
+                self.metrics.coverage.observe(tally.coverage)
             self.metrics.puzzle_seconds.inc(tally.paid_s)
             mode = "enforce" if tally.enforced else "shadow"
             self._decisions.labels(tally.decision, mode).inc(tally.requests)
