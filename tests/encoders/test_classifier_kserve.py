@@ -167,7 +167,7 @@ def test_texts_are_classified(fake: FakeKServe) -> None:
     )
     with opened(fake) as classifier:
         assert classifier.accepts == {"text"}
-    assert classifier.input_shape is None
+        assert classifier.input_shape is None
         assert classifier.embed(["é", "ab"]).tolist() == [[1, 0], [0, 1]]
         assert fake.requests[-1]["inputs"] == [
             {"name": "t", "shape": [2, 1], "datatype": "BYTES", "data": ["é", "ab"]}
