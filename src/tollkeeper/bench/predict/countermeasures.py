@@ -31,7 +31,8 @@ from tollkeeper.types import Images, Probabilities
 
 _LEVEL = np.float32(1 / 255)
 _SMALLEST = 1e-4
-_INVERTING = Schedule(epochs=40, batch=256, rate=3e-3, optimizer=Adam())
+_INVERTING = Schedule(epochs=20, batch=64, rate=3e-3, optimizer=Adam())
+_TEMPERATURES = (1.0, 2.0, 4.0)
 _HIDDEN = 128
 
 
@@ -173,7 +174,8 @@ class Invert:
     """Learns to undo the response from a model of its own, behind a response of its own.
 
     The model is a copy trained on labels alone. What it says of the whole pool, with and without
-    the response, teaches a small network the way back, which the bought answers then take.
+    the response, teaches a small network the way back, which the bought answers then take. Labels
+    make a model surer than the victim may be, so it is heard at three temperatures.
     Notes: D-DAE's shadow models are trained on other data; this one costs no more queries.
     """
 
@@ -181,13 +183,21 @@ class Invert:
         """Ask once each and undo the answers."""
         loot = _asked(victim, thief, rng)
         shadow = thief.trainer(Loot(loot.images, _labels(loot.answers)))
-        true = probabilities(shadow, thief.pool)
-        changed = thief.guess(thief.pool, true, key=rng.bytes(32))
+        said = probabilities(shadow, thief.pool)
+        true = np.concatenate([_softened(said, warmth) for warmth in _TEMPERATURES])
+        shown = np.concatenate([thief.pool] * len(_TEMPERATURES))
+        changed = thief.guess(shown, true, key=rng.bytes(32))
         inverse = _inverse(changed, true, rng=rng)
         with torch.no_grad():
             logits = inverse(_seen(loot.answers))
             undone: Probabilities = torch.softmax(logits, dim=1).cpu().numpy()
         return Loot(loot.images, undone)
+
+
+def _softened(answers: Probabilities, temperature: float) -> Probabilities:
+    raised = np.maximum(answers, np.float32(1e-12)) ** (1 / temperature)
+    found: Probabilities = (raised / raised.sum(axis=1, keepdims=True)).astype(np.float32)
+    return found
 
 
 def _seen(answers: Probabilities) -> Tensor:

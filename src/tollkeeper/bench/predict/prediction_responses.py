@@ -191,7 +191,7 @@ def run(job: Job) -> Found:
     rng = np.random.default_rng([job.root, 1, job.seed])
     attack = Knockoff(
         network=Conv3Copy(setting.width),
-        schedule=Schedule(epochs=setting.copy_epochs, batch=64, rate=0.02, optimizer=SGD()),
+        schedule=Schedule(epochs=setting.copy_epochs, batch=64, rate=0.05, optimizer=SGD()),
     )
     trainer = Trainer(attack, int(rng.integers(2**63)))
     asking, key = int(rng.integers(2**63)), rng.bytes(32)
@@ -332,4 +332,5 @@ EXPERIMENT = Experiment(
         "copy_accuracy.*.discarded",
         "honest_*.mad",
     ),
+    attacks={"knockoff": "copy_accuracy.none.believed"},
 )
