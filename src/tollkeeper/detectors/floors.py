@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -24,7 +23,6 @@ _LEVELS = 256
 _TOGETHER = 256
 
 
-@dataclass(frozen=True, slots=True)
 class MaxSoftmax:
     """One minus the victim's largest probability.
 
@@ -32,14 +30,17 @@ class MaxSoftmax:
     Examples in Neural Networks", ICLR 2017.
 
     Attributes:
+        name: "max-softmax".
         shape: (c, h, w) of queries.
         classes: of the victim.
     """
 
     kind: ClassVar[str] = "max-softmax"
-    name: ClassVar[str] = "max-softmax"
-    shape: tuple[int, int, int]
-    classes: int
+    name = "max-softmax"
+
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
+        """Say what queries and answers look like."""
+        self.shape, self.classes = shape, classes
 
     def score(self, inputs: Images, outputs: Probabilities) -> Scores:
         """Score n queries; see `Detector.score`."""
@@ -120,7 +121,6 @@ class Energy:
         return cls(graph, classes=int(parameters["classes"]))
 
 
-@dataclass(frozen=True, slots=True)
 class PixelShare:
     """The share of a query's pixels whose value lies strictly between two numbers.
 
@@ -128,6 +128,7 @@ class PixelShare:
     background tell every perturbed picture.
 
     Attributes:
+        name: "pixel-share".
         shape: (c, h, w) of queries.
         classes: of the victim.
         low: lower end, in [0, 1].
@@ -135,22 +136,17 @@ class PixelShare:
     """
 
     kind: ClassVar[str] = "pixel-share"
-    name: ClassVar[str] = "pixel-share"
-    shape: tuple[int, int, int]
-    classes: int
-    low: float
-    high: float
+    name = "pixel-share"
 
-    def __post_init__(self) -> None:
-        """Refuse a band that holds nothing.
+    def __init__(self, shape: tuple[int, int, int], classes: int, low: float, high: float) -> None:
+        """Say what queries and answers look like, and what to count.
 
         Raises:
             ConfigurationError: the ends are out of range or out of order.
         """
-        if not 0 <= self.low < self.high <= 1:
-            raise ConfigurationError(
-                f"expected a band 0 <= low < high <= 1, got ({self.low}, {self.high})"
-            )
+        if not 0 <= low < high <= 1:
+            raise ConfigurationError(f"expected a band 0 <= low < high <= 1, got ({low}, {high})")
+        self.shape, self.classes, self.low, self.high = shape, classes, low, high
 
     @classmethod
     def fitted(cls, images: Images, *, classes: int) -> Self:

@@ -202,7 +202,8 @@ class _Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        _, t, width = tokens.shape
+        # Plain numbers, so that an exported graph does not work them out for each query.
+        _, t, width = map(int, tokens.shape)
         cut = self.qkv(self.norm1(tokens)).reshape(-1, t, 3, self.heads, self.size)
         q, k, v = cut.permute(2, 0, 3, 1, 4).unbind()
         if torch.onnx.is_in_onnx_export():
