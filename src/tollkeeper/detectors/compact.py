@@ -18,6 +18,7 @@ Whole = NDArray[np.float64]
 """(n, d) whole numbers, as float64 since that is what multiplies fast."""
 
 _LEVELS = 2**16 - 1
+_HORIZON = 16
 
 
 def levels(rows: NDArray[np.float32]) -> Whole:
@@ -70,6 +71,39 @@ class Projection:
         found = np.floor(sums / (2 * _LEVELS * np.sqrt(self._size)) / self._scale) + 128
         kept: NDArray[np.uint8] = np.clip(found, 0, 255).astype(np.uint8)
         return kept
+
+
+class Sample:
+    """A random sample of bounded size of all that came, its newest part not forgotten.
+
+    The first `most` are kept; the j-th after them takes the place of a random one with
+    probability `most / j`, never less than 1 in 16, so that a long life leaves room for news.
+
+    Source: Vitter, "Random Sampling with a Reservoir", ACM TOMS 11 (1985), algorithm R; bounded
+    as in Aggarwal, "On biased reservoir sampling in the presence of stream evolution", VLDB 2006.
+
+    Attributes:
+        most: how many are kept.
+    """
+
+    def __init__(self, most: int, *, key: bytes) -> None:
+        """Draw from a key: who knows it knows what will be forgotten."""
+        self.most = most
+        self._secret = hashlib.sha256(key).digest()
+
+    def place(self, kept: int, *, seen: float, at: int) -> int | None:
+        """Return the position that a newcomer takes, or None if it is not kept.
+
+        Args:
+            kept: how many there are; also the position of one that is added.
+            seen: how many have come, with this one.
+            at: number of the draw.
+        """
+        if kept < self.most:
+            return kept
+        drawn = hashlib.blake2b(at.to_bytes(8, "big"), key=self._secret, digest_size=8).digest()
+        place = int(int.from_bytes(drawn) / 2**64 * min(seen, _HORIZON * self.most))
+        return place if place < self.most else None
 
 
 class Header:
