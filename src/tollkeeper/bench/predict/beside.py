@@ -35,7 +35,7 @@ def beside(metrics: Mapping[str, Metric]) -> str:
         ]
         parts.append(
             f"{_title(dataset, budget)}\n\n"
-            + _markdown(["", *attacks], lines)
+            + markdown(["", *attacks], lines)
             + "".join(f"\n\n{line}" for line in _verdicts(metrics, f"{dataset}.{budget}"))
         )
     return "\n\n".join(parts)
@@ -82,28 +82,30 @@ def _verdicts(metrics: Mapping[str, Metric], path: str) -> Iterator[str]:
     start = f"above_floors.{path}."
     not_above: dict[str, list[str]] = {}
     for name, metric in metrics.items():
-        if name.startswith(start) and metric.interval is not None and metric.interval[0] <= 0:
+        if name.startswith(start) and (metric.interval or (0.0,))[0] <= 0:
             detector, attack = name.removeprefix(start).split(".")
             not_above.setdefault(detector, []).append(attack)
     if any(name.startswith(start) for name in metrics):
         listed = "; ".join(f"`{name}` ({', '.join(some)})" for name, some in not_above.items())
         yield f"Not above the best floor: {listed or 'none'}."
-    orders = [
-        (*name.removeprefix(f"above.{path}.").rsplit(".", 1), metric)
-        for name, metric in metrics.items()
-        if name.startswith(f"above.{path}.")
-    ]
-    if orders:
-        yield "Order by AUROC: " + "; ".join(_order(*one) for one in orders) + "."
+    orders: dict[str, list[str]] = {}
+    for name, metric in metrics.items():
+        if name.startswith(f"above.{path}."):
+            pair, attack = name.removeprefix(f"above.{path}.").rsplit(".", 1)
+            orders.setdefault(attack, []).append(_order(pair, metric))
+    for attack, found in orders.items():
+        yield f"AUROC on {attack}: {'; '.join(found)}."
 
 
-def _order(pair: str, attack: str, metric: Metric) -> str:
+def _order(pair: str, metric: Metric) -> str:
+    """Return which of two is above, `=` where the interval of the difference holds 0."""
     one, _, other = pair.partition("_over_")
     low, high = metric.interval or (metric.value, metric.value)
     sign = ">" if low > 0 else "<" if high < 0 else "="
-    return f"{attack}: {one} {sign} {other} ({100 * low:+.1f} to {100 * high:+.1f})"
+    return f"{one} {sign} {other} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
-def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

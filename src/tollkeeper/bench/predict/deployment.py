@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,7 +67,11 @@ class Deployment:
             clock=self.clock,
         )
 
-    def present(self, thieves: dict[str, Thief]) -> list[str]:
+    def honest_scores(self) -> dict[str, Scores]:
+        """Return every detector's scores of the honest users' queries."""
+        return self.scores(self.scene.honest, self.answers)
+
+    def present(self, thieves: Mapping[str, Thief]) -> list[str]:
         """Return the thieves that make sense on this data set."""
         return [name for name, one in thieves.items() if one.only in {"", self.scene.dataset}]
 

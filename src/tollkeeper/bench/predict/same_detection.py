@@ -9,8 +9,9 @@ Intervals are over queries: one victim, one run of each thief.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 
@@ -64,52 +65,43 @@ def run(job: Job) -> Part:
         job.dataset, job.plan, rng=rng, clock=time.perf_counter, tell=part.tell, data=part.data
     )
     part.tell("honest scores")
-    honest = made.scores(made.scene.honest, made.answers)
-    drawing = rng.spawn(1)[0]
-    for name in made.present(THIEVES):
+    honest, drawing = made.honest_scores(), rng.spawn(1)[0]
+    asked = dict.fromkeys(made.present(THIEVES), job.plan.budgets)
+    asked |= dict.fromkeys(made.present(ADAPTIVE), (job.plan.adaptive,))
+    for name, budgets in asked.items():
         part.tell(f"thief {name}")
-        stream = made.stream(name, max(job.plan.budgets))
-        _note_copy(part, job.dataset, stream)
-        malicious = made.scores(stream.images, stream.answers)
+        stream = made.stream(name, max(budgets))
         part.tell("figures")
-        for budget in job.plan.budgets:
-            _note(part, made, honest, stream, malicious, budget, drawing)
-    for name in made.present(ADAPTIVE):
-        part.tell(f"thief {name}")
-        stream = made.stream(name, job.plan.adaptive)
-        _note_copy(part, job.dataset, stream)
-        malicious = made.scores(stream.images, stream.answers)
-        part.tell("figures")
-        _note(part, made, honest, stream, malicious, job.plan.adaptive, drawing)
+        part.metrics |= _judged(made, stream, honest, budgets, drawing)
+        part.metrics |= _copied(job.dataset, stream)
     part.tell("speed")
     part.metrics |= speeds(made)
     part.metrics |= defended(made)
     return part.done()
 
 
-def _note(
-    part: Part,
+def _judged(
     made: Deployment,
-    honest: Mapping[str, Scores],
     stream: Stream,
-    malicious: Mapping[str, Scores],
-    budget: int,
+    honest: Mapping[str, Scores],
+    budgets: Sequence[int],
     rng: np.random.Generator,
-) -> None:
-    """Add the figures of one thief at one budget, with and without its seeds."""
-    beside_these = {name: scores[:budget] for name, scores in honest.items()}
-    ways = {stream.name: False} | ({f"{stream.name}_all": True} if stream.seeds else {})
-    for attack, counted in ways.items():
+) -> dict[str, Metric]:
+    """Return the figures of one thief at each budget, with and without its seeds."""
+    malicious = made.scores(stream.images, stream.answers)
+    found: dict[str, Metric] = {}
+    for budget, counted in product(budgets, (False, True) if stream.seeds else (False,)):
+        attack = stream.name + ("_all" if counted else "")
         chosen = places(stream, budget, seeds=counted)
         judged = judge(
-            beside_these,
+            {name: scores[:budget] for name, scores in honest.items()},
             {name: scores[chosen] for name, scores in malicious.items()},
             resamples=made.plan.resamples,
             rng=rng,
         )
         path = f"{made.scene.dataset}.{budget}"
-        part.metrics |= judged.metrics(path, attack)
-        part.metrics |= _orders(judged, path, attack)
+        found |= {**judged.metrics(path, attack), **_orders(judged, path, attack)}
+    return found
 
 
 def _orders(judged: Judged, path: str, attack: str) -> dict[str, Metric]:
@@ -125,10 +117,13 @@ def _orders(judged: Judged, path: str, attack: str) -> dict[str, Metric]:
     return found
 
 
-def _note_copy(part: Part, dataset: str, stream: Stream) -> None:
+def _copied(dataset: str, stream: Stream) -> dict[str, Metric]:
+    """Return what the thief's copy is worth."""
     name = f"{dataset}.{len(stream.images)}.{stream.name}"
-    part.metrics[f"copy_accuracy.{name}"] = Metric(stream.copied, "share", "lower")
-    part.metrics[f"copy_agreement.{name}"] = Metric(stream.agreed, "share", "lower")
+    return {
+        f"copy_accuracy.{name}": Metric(stream.copied, "share", "lower"),
+        f"copy_agreement.{name}": Metric(stream.agreed, "share", "lower"),
+    }
 
 
 def defended(made: Deployment) -> dict[str, Metric]:

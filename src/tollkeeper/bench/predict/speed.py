@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -26,8 +27,8 @@ def speeds(made: Deployment) -> dict[str, Metric]:
             mine, victims = [], []
             for turn in range(_REPEATS + 1):
                 pair = (
-                    _took(made.clock, lambda d=detector: d.score(images, answers)),  # noqa: B023
-                    _took(made.clock, lambda: made.graph.run(images)),  # noqa: B023
+                    _took(made.clock, partial(detector.score, images, answers)),
+                    _took(made.clock, partial(made.graph.run, images)),
                 )
                 if turn:  # the first is warm-up
                     mine.append(pair[0])
