@@ -67,6 +67,10 @@ class Fitting:
     edm_members: int = 3
     edm_epochs: int = 5
 
+    def build(self, scene: Scene, rng: np.random.Generator) -> nn.Module:
+        """Return an untrained classifier of a scene's images."""
+        return build(self.network, scene.shape, len(scene.classes), rng, width=self.width)
+
     def recipe(self) -> SameRecipe:
         """Return how SAME is fitted."""
         layout = MaeLayout(
@@ -146,9 +150,7 @@ class Fitter:
 
     def network(self, rng: np.random.Generator) -> nn.Module:
         """Return an untrained classifier of the victim's kind."""
-        scene, fitting = self.scene, self.fitting
-        classes = len(scene.classes)
-        return build(fitting.network, scene.shape, classes, rng, width=fitting.width)
+        return self.fitting.build(self.scene, rng)
 
 
 def _schedule(epochs: int) -> Schedule:
