@@ -53,7 +53,7 @@ class Plan:
 Plans = Mapping[str, Plan]
 
 _TINY = Plan(
-    Sizes(train=300, honest=80, calibration=60, seeds=20, insider=60, pool=80, outside=120),
+    Sizes(train=300, honest=80, calibration=220, seeds=20, insider=60, pool=80, outside=120),
     Training(width=4, epochs=2),
     Fitting(
         width=4,

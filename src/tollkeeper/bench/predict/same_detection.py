@@ -152,7 +152,7 @@ EXPERIMENT = Experiment(
     id="same-detection",
     title="detecting theft of classifiers: tables 1 to 3 of SAME, floors, and thieves who adapt",
     scales={
-        "smoke": Setting(plans=dict(SMOKE), workers=1),
+        "smoke": Setting(datasets=("mnist",), plans=dict(SMOKE), workers=1),
         "cpu": Setting(),
         "gpu": Setting(plans=dict(GPU), workers=1),
     },

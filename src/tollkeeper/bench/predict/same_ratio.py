@@ -107,7 +107,9 @@ EXPERIMENT = Experiment(
     id="same-ratio",
     title="table 4 of SAME: detection by how rare malicious queries are",
     scales={
-        "smoke": Setting(plans=dict(SMOKE), honest=80, percent=(10, 90), workers=1),
+        "smoke": Setting(
+            datasets=("mnist",), plans=dict(SMOKE), honest=80, percent=(10, 90), workers=1
+        ),
         "cpu": Setting(),
         "gpu": Setting(plans=dict(GPU), workers=1),
     },
