@@ -54,6 +54,7 @@ class Graph:
 
     Attributes:
         name: for messages.
+        batch: rows that a run must have; None for any number.
         inputs: shape of the input, without n; None where the graph leaves it open.
         outputs: names, in the graph's order.
     """
@@ -74,7 +75,8 @@ class Graph:
                 f"{1 + len(others)}, the first of {first.type}"
             )
         self._input = str(first.name)
-        self.inputs = tuple(size if isinstance(size, int) else None for size in first.shape[1:])
+        self.batch, *inputs = (size if isinstance(size, int) else None for size in first.shape)
+        self.inputs = tuple(inputs)
         self.outputs = tuple(str(node.name) for node in self._session.get_outputs())
 
     def to_bytes(self) -> bytes:
