@@ -132,10 +132,8 @@ class Gateway:
             token=secrets.admin_token(settings.data_dir, token),
             document=openapi.document(
                 limits=limits,
-                models=models.all,
                 version=__version__,
-                dim=encoder.dim,
-                accepts=encoder.accepts,
+                embeds=openapi.Embeds(models.all, encoder.dim, encoder.accepts),
             ),
         )
         self._keeping: list[asyncio.Task[None]] = []
