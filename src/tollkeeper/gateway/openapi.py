@@ -21,7 +21,8 @@ Json = dict[str, Any]
 
 
 IMAGE_FORMAT = "image-data-uri"
-"""Name of the string format of images, for tools that generate requests."""
+"""Name of the string format of images, for tools that generate requests; with their size, if all
+must have one, as in `image-data-uri-28x28`."""
 
 NUMBERS_FORMAT = "base64-float32"
 """Name of the string format of a tensor's numbers from 0 to 1."""
@@ -238,6 +239,7 @@ def _classify_request(limits: Limits, classifies: Classifies) -> Json:
     if classifies.input_shape is not None:
         items["tensor"] = _tensor(limits, classifies.input_shape)
         _, height, width = classifies.input_shape
+        items["image"]["format"] = f"{IMAGE_FORMAT}-{width}x{height}"
         items["image"]["description"] += f" It has {width} x {height} pixels."
     return _body(limits, classifies.models, _forms(limits, classifies.accepts, items), top_k=top_k)
 
