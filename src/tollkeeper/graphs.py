@@ -66,6 +66,7 @@ class Graph:
             ConfigurationError: no such file, not a usable graph, or not one float32 input.
         """
         self.name = name or (source.stem if isinstance(source, Path) else "graph")
+        self._source = source
         self._session = open_session(source, threads=threads, name=self.name)
         (first, *others) = self._session.get_inputs()
         if others or first.type != "tensor(float)":
@@ -77,6 +78,10 @@ class Graph:
         self.batch, *inputs = (size if isinstance(size, int) else None for size in first.shape)
         self.inputs = tuple(inputs)
         self.outputs = tuple(str(node.name) for node in self._session.get_outputs())
+
+    def to_bytes(self) -> bytes:
+        """Return the graph as it was opened."""
+        return self._source if isinstance(self._source, bytes) else self._source.read_bytes()
 
     def run(self, rows: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
         """Run n rows together.

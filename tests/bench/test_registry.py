@@ -26,6 +26,7 @@ THEFT = [
     "pow-calibration",
     "pow-logs",
     "toll-timelines",
+    "same-speed",
 ]
 
 

@@ -7,6 +7,9 @@ from typing import Any, TypeVar, cast
 
 from tollkeeper.attacks.base import Attack
 from tollkeeper.attacks.behind import Behind
+from tollkeeper.attacks.classifier import presets as classifier_presets
+from tollkeeper.attacks.classifier.copies import Copying
+from tollkeeper.attacks.classifier.sybils import Rotating
 from tollkeeper.attacks.cont_steal import ContSteal
 from tollkeeper.attacks.direct import Direct
 from tollkeeper.attacks.head_recreation import HeadRecreation
@@ -170,11 +173,16 @@ def for_two_cores(
         attack: with its published settings.
         text: whether the victim reads text.
         epochs: passes over the answers.
-        network: another one than the small default.
+        network: another one than the small default; of encoders.
     """
     if isinstance(attack, Mapped | Behind):
         inner = for_two_cores(attack.inner, text=text, epochs=epochs, network=network)
         return cast("A", replace(attack, inner=inner))
+    if isinstance(attack, Rotating):
+        rotated = for_two_cores(attack.inner, epochs=epochs)
+        return cast("A", replace(attack, inner=rotated))
+    if isinstance(attack, Copying):
+        return cast("A", classifier_presets.for_two_cores(attack, epochs=epochs))
     if isinstance(attack, Matched):
         direct = for_two_cores(attack.inner, text=text, epochs=epochs, network=network)
         return cast("A", replace(attack, inner=direct))

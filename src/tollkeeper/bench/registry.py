@@ -31,6 +31,7 @@ _LAB = (
     "toll.pow_calibration",
     "toll.reference_logs",
     "toll.timelines",
+    "predict.scoring_speed",
 )
 """Modules with an experiment that needs the lab tools, most of them."""
 

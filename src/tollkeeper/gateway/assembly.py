@@ -16,9 +16,10 @@ from tollkeeper.challenge.puzzle import SCRYPT, SHA_256
 from tollkeeper.encoders.base import Encoder
 from tollkeeper.encoders.load import load_encoder
 from tollkeeper.gateway.admission import Admission
-from tollkeeper.gateway.archive import windows
+from tollkeeper.gateway.archive import Archive, windows
 from tollkeeper.gateway.booth import Booth
 from tollkeeper.gateway.calibrations import calibration_for, check_model
+from tollkeeper.gateway.embedder import Embedder
 from tollkeeper.gateway.grants import Grants
 from tollkeeper.gateway.journal import Journal
 from tollkeeper.gateway.metrics import Metrics
@@ -26,7 +27,7 @@ from tollkeeper.gateway.operator import Operator
 from tollkeeper.gateway.plans import GUARD, Plan, Plans, Scale
 from tollkeeper.gateway.policy import Policy
 from tollkeeper.gateway.pools import Deployment
-from tollkeeper.gateway.service import Service, ServiceLedger
+from tollkeeper.gateway.service import Guarded, ServiceLedger
 from tollkeeper.gateway.settings import Settings
 from tollkeeper.gateway.stores import Stores
 from tollkeeper.guard import keys, profiles
@@ -103,7 +104,7 @@ def make_service(
     secret: bytes = bytes(32),
     rates: Mapping[str, float] = RATES,
     ticks: Callable[[], float] = time.monotonic,
-) -> Service:
+) -> Guarded:
     """Put a service together.
 
     Args:
@@ -155,16 +156,15 @@ def make_service(
         shadow=shadow,
         key_version=key_version,
     )
-    return Service(
-        encoder,
+    return Guarded(
+        Embedder(encoder, metrics),
         admission,
+        Archive(profile.layout, windows, guard.fingerprint, window_since),
         ledger,
         clock=clock,
         metrics=metrics,
         journal=Journal(ledger),
         on_ledger_failure=on_ledger_failure,
-        windows=windows,
-        window_since=window_since,
     )
 
 
