@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from tollkeeper.detectors.base import check_queries
 from tollkeeper.detectors.networks import Network
+from tollkeeper.detectors.packing import array_bytes, read_array
 from tollkeeper.errors import DetectorError, EncoderError
 from tollkeeper.graphs import Graph
 from tollkeeper.types import Images, Probabilities, Scores
@@ -119,10 +119,7 @@ class FdiNet:
     def pack(self) -> tuple[dict[str, Any], dict[str, bytes]]:
         """Return plain parameters and blobs."""
         blobs = {"layers": self._layers.source, "judge": self._judge_source}
-        for at, one in enumerate(self._anchors):
-            file = io.BytesIO()
-            np.save(file, one, allow_pickle=False)
-            blobs[f"anchors-{at}"] = file.getvalue()
+        blobs |= {f"anchors-{at}": array_bytes(one) for at, one in enumerate(self._anchors)}
         return {"name": self.name}, blobs
 
     @classmethod
@@ -131,8 +128,7 @@ class FdiNet:
     ) -> Self:
         """Return what `pack` took apart."""
         count = sum(name.startswith("anchors-") for name in blobs)
-        files = [io.BytesIO(blobs[f"anchors-{at}"]) for at in range(count)]
-        anchors = [np.load(file, allow_pickle=False) for file in files]
+        anchors = [read_array(blobs[f"anchors-{at}"], dimensions=3) for at in range(count)]
         return cls(blobs["layers"], anchors, blobs["judge"], threads=threads, **parameters)
 
 
