@@ -12,8 +12,8 @@ from tollkeeper.errors import ConfigurationError, DetectorError
 def test_large_logits_overflow_nothing() -> None:
     """A thousand is no infinity, and probabilities sum to one."""
     logits = np.array([[1000.0, 1000.0], [-1000.0, 0.0]])
-    assert np.allclose(log_sum_exp(logits), np.array([1000 + np.log(2), 0]))
-    assert np.allclose(softmax(logits), [[0.5, 0.5], [0, 1]])
+    assert np.allclose(log_sum_exp(logits), np.array([1000 + np.log(2), 0.0]))
+    assert np.allclose(softmax(logits), np.array([[0.5, 0.5], [0.0, 1.0]]))
 
 
 def test_what_is_no_graph_is_refused() -> None:
