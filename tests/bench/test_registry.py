@@ -27,6 +27,7 @@ THEFT = [
     "pow-logs",
     "toll-timelines",
     "same-speed",
+    "prediction-responses",
 ]
 
 
