@@ -22,9 +22,11 @@ from tollkeeper.bench.experiment import Context, Experiment, Measurement, Metric
 from tollkeeper.bench.isolate import ONE_THREAD, run_apart
 from tollkeeper.bench.stats import ratio_metric, spread
 from tollkeeper.detectors.base import Detector
+from tollkeeper.detectors.edm import Edm
 from tollkeeper.detectors.floors import Energy, MaxSoftmax, PixelShare
 from tollkeeper.detectors.lab.mae import PUBLISHED, MaeLayout
 from tollkeeper.detectors.lab.same import same_x
+from tollkeeper.detectors.outlier_exposure import OutlierExposure
 from tollkeeper.detectors.same import LOGITS, Same
 from tollkeeper.graphs import Graph
 from tollkeeper.lab.conv3 import Conv3, conv3
@@ -33,6 +35,9 @@ from tollkeeper.lab.exporting import export_graph
 SHAPE, CLASSES = (1, 28, 28), 10
 TOLERANCE = 0.25
 """As for `guard-speed`."""
+
+EDM_MEMBERS = 5
+"""As published."""
 
 VICTIM = "victim"
 SLOW = frozenset({"same-published"})
@@ -94,6 +99,15 @@ DETECTORS: Mapping[str, Callable[[Stand], Contestant]] = {
     "pixel-share": lambda _: Contestant(PixelShare(SHAPE, CLASSES, 0.1, 0.2), 0),
     "energy": lambda stand: Contestant(
         Energy(stand.victim, classes=CLASSES), conv_flops(stand.network, SHAPE)
+    ),
+    # A victim trained otherwise answers; here it is asked beside the victim, as in the experiments.
+    "oe": lambda stand: Contestant(
+        OutlierExposure(stand.victim.to_bytes(), classes=CLASSES),
+        conv_flops(stand.network, SHAPE),
+    ),
+    "edm": lambda stand: Contestant(
+        Edm([stand.victim.to_bytes()] * EDM_MEMBERS, classes=CLASSES),
+        EDM_MEMBERS * conv_flops(stand.network, SHAPE),
     ),
     "same-x": lambda stand: stand.same(MaeLayout(), auxiliary=False),
     "same": lambda stand: stand.same(MaeLayout()),
