@@ -110,6 +110,7 @@ DETECTORS: Mapping[str, Callable[[Stand], Contestant]] = {
         EDM_MEMBERS * conv_flops(stand.network, SHAPE),
     ),
     "same-x": lambda stand: stand.same(MaeLayout(), auxiliary=False),
+    "same-x-width32": lambda stand: stand.same(MaeLayout(width=32), auxiliary=False),
     "same": lambda stand: stand.same(MaeLayout()),
     "same-published": lambda stand: stand.same(PUBLISHED),
 }
