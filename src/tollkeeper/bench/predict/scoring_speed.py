@@ -24,6 +24,7 @@ from tollkeeper.bench.stats import ratio_metric, spread
 from tollkeeper.detectors.base import Detector
 from tollkeeper.detectors.edm import Edm
 from tollkeeper.detectors.floors import Energy, MaxSoftmax, PixelShare
+from tollkeeper.detectors.fused import Fused
 from tollkeeper.detectors.lab.mae import PUBLISHED, MaeLayout
 from tollkeeper.detectors.lab.same import same_x
 from tollkeeper.detectors.outlier_exposure import OutlierExposure
@@ -44,6 +45,8 @@ SLOW = frozenset({"same-published"})
 """What takes a hundred times the victim gets one call in a turn, and fewer turns."""
 
 _ROWS_PER_SAMPLE = 64
+_FITTED = 800
+"""Honest queries that the fused score is fitted on; its cost does not depend on them."""
 
 Times = dict[str, list[float]]
 """Seconds per query by contestant, one entry per repetition."""
@@ -85,6 +88,22 @@ class Stand:
         flops = layout.flops(SHAPE) + conv_flops(self.network, SHAPE)
         return Contestant(Same(alone.reconstruction, self.victim, classes=CLASSES), flops)
 
+    def fused(self, layout: MaeLayout) -> Contestant:
+        """Return the fused score over an autoencoder of these sizes, fitted on noise."""
+        alone = same_x(layout.build(SHAPE, self.rng), classes=CLASSES)
+        images = self.rng.random((_FITTED, *SHAPE), dtype=np.float32)
+        answers = self.rng.dirichlet(np.ones(CLASSES), _FITTED).astype(np.float32)
+        half = _FITTED // 2
+        made = Fused.fitted(
+            alone,
+            images[:half],
+            answers[:half],
+            calibration_images=images[half:],
+            calibration_answers=answers[half:],
+        )
+        # Beside the networks it takes distances in a few hundred coordinates.
+        return Contestant(made, layout.flops(SHAPE))
+
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
@@ -112,6 +131,7 @@ DETECTORS: Mapping[str, Callable[[Stand], Contestant]] = {
     "same-x": lambda stand: stand.same(MaeLayout(), auxiliary=False),
     "same-x-width32": lambda stand: stand.same(MaeLayout(width=32), auxiliary=False),
     "same": lambda stand: stand.same(MaeLayout()),
+    "fused": lambda stand: stand.fused(MaeLayout()),
     "same-published": lambda stand: stand.same(PUBLISHED),
 }
 """Everything that is timed: anything that scores can be added."""
