@@ -18,6 +18,7 @@ Whole = NDArray[np.float64]
 """(n, d) whole numbers, as float64 since that is what multiplies fast."""
 
 _LEVELS = 2**16 - 1
+_HORIZON = 16
 
 
 def levels(rows: NDArray[np.float32]) -> Whole:
@@ -36,7 +37,7 @@ def squared_distances(left: Whole, right: Whole) -> Whole:
 class Projection:
     """Random signs that shorten rows and keep their distances on average.
 
-    A row v in [-.5, .5]^d becomes k numbers `sum(±v) / sqrt(d)`, none beyond `reach` (they are cut
+    A row v, less its origin, becomes k numbers `sum(±v) / sqrt(d)`, none beyond `reach` (they are cut
     there) and each rounded to one of 256; the mean of squared differences of two such rows is
     the mean of squared differences of the rows themselves, but for a relative error near
     sqrt(2 / k).
@@ -44,20 +45,23 @@ class Projection:
     Source: Achlioptas, "Database-friendly random projections", JCSS 66 (2003).
     """
 
-    def __init__(self, size: int, dim: int, *, key: bytes, reach: float = 2.0) -> None:
+    def __init__(
+        self, size: int, dim: int, *, key: bytes, reach: float = 2.0, origin: float = 0.5
+    ) -> None:
         """Draw the signs from a key, the same on every machine.
 
         Args:
             size: d.
             dim: k.
             key: secret of the deployment: who knows it can move a query without its distances.
-            reach: the largest number kept.
+            reach: the largest number kept; four times the root mean square of v is enough.
+            origin: of the values, in multiples of 1/2.
         """
         drawn = hashlib.shake_256(b"tollkeeper projection" + key).digest((size * dim + 7) // 8)
         bits = np.unpackbits(np.frombuffer(drawn, np.uint8))[: size * dim]
         self._signs = bits.reshape(size, dim) * 2.0 - 1
         self._scale = 2 * reach / 256
-        self._size = size
+        self._size, self._origin = size, round(2 * origin) * _LEVELS
 
     @property
     def step(self) -> float:
@@ -66,10 +70,43 @@ class Projection:
 
     def __call__(self, rows: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Return (n, k) bytes of (n, d) rows in [0, 1]."""
-        sums = (2 * levels(rows) - _LEVELS) @ self._signs
+        sums = (2 * levels(rows) - self._origin) @ self._signs
         found = np.floor(sums / (2 * _LEVELS * np.sqrt(self._size)) / self._scale) + 128
         kept: NDArray[np.uint8] = np.clip(found, 0, 255).astype(np.uint8)
         return kept
+
+
+class Sample:
+    """A random sample of bounded size of all that came, its newest part not forgotten.
+
+    The first `most` are kept; the j-th after them takes the place of a random one with
+    probability `most / j`, never less than 1 in 16, so that a long life leaves room for news.
+
+    Source: Vitter, "Random Sampling with a Reservoir", ACM TOMS 11 (1985), algorithm R; bounded
+    as in Aggarwal, "On biased reservoir sampling in the presence of stream evolution", VLDB 2006.
+
+    Attributes:
+        most: how many are kept.
+    """
+
+    def __init__(self, most: int, *, key: bytes) -> None:
+        """Draw from a key: who knows it knows what will be forgotten."""
+        self.most = most
+        self._secret = hashlib.sha256(key).digest()
+
+    def place(self, kept: int, *, seen: float, at: int) -> int | None:
+        """Return the position that a newcomer takes, or None if it is not kept.
+
+        Args:
+            kept: how many there are; also the position of one that is added.
+            seen: how many have come, with this one.
+            at: number of the draw.
+        """
+        if kept < self.most:
+            return kept
+        drawn = hashlib.blake2b(at.to_bytes(8, "big"), key=self._secret, digest_size=8).digest()
+        place = int(int.from_bytes(drawn) / 2**64 * min(seen, _HORIZON * self.most))
+        return place if place < self.most else None
 
 
 class Header:

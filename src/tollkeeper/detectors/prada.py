@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -11,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tollkeeper.detectors.base import check_queries
-from tollkeeper.detectors.compact import Header, Projection, Whole, levels, squared_distances
+from tollkeeper.detectors.compact import (
+    Header,
+    Projection,
+    Sample,
+    Whole,
+    levels,
+    squared_distances,
+)
 from tollkeeper.detectors.shapiro import shapiro_w
 from tollkeeper.errors import DetectorError
 from tollkeeper.types import Images, Probabilities, Scores
@@ -26,7 +32,6 @@ OUTLIER = 3.0
 """Standard deviations beyond which a distance is left out."""
 
 _TOGETHER = 256
-_HORIZON = 16
 _COUNT, _SUM, _SQUARES, _THRESHOLD = range(4)
 
 
@@ -40,9 +45,9 @@ class _History:
         classes: (k, 4) of each class: number, sum and sum of squares of its list of distances
             (0 is its first), and its threshold.
         owners: (g,) class of each member.
-        members: (g, d) what grew the sets, oldest first.
+        members: (g, d) what grew the sets.
         kinds: (m,) class of each distance.
-        distances: (m,) oldest first.
+        distances: (m,) to the nearest member.
     """
 
     queries: int
@@ -67,10 +72,10 @@ class Prada:
     section 5, and its released code.
     Notes: the score is 1 - W of the last test, 0 before the first; the alarm is W < delta.
     The original keeps everything in one global agent and scans each set for each query; here
-    there is a state for each account, of a stated most of bytes. Beyond `distances` the oldest
-    distance leaves. Beyond `members` the sets are a random sample of those that joined, under
-    the secret key, and of at most the last 16 times as many in effect: the oldest would be just
-    those that Jacobian augmentation comes back to, and a sample cannot be flushed on purpose.
+    there is a state for each account, of a stated most of bytes. Beyond `members`
+    and `distances` those kept are a random sample under the secret key (see `Sample`): the oldest
+    members would be just those that Jacobian augmentation comes back to, and the latest distances
+    of a long attack are all of one kind, so normal again.
     With `projection` pictures are kept as so many bytes under secret random signs; without, in
     full at 16 bits (`exact`).
     A delta of 0.95 is *recalled* of the paper's MNIST; set it from honest traffic.
@@ -116,8 +121,9 @@ class Prada:
                 f"{members}, {distances} and {delta:g}"
             )
         self.name, self.delta, self.shape, self.classes = name, delta, shape, classes
-        self._most, self._memory, self._projection, self._key = members, distances, projection, key
-        self._secret = hashlib.sha256(key).digest()
+        self._projection, self._key = projection, key
+        self._members = Sample(members, key=b"members" + key)
+        self._distances = Sample(distances, key=b"distances" + key)
         size = int(np.prod(shape))
         self._project = None if projection is None else Projection(size, projection, key=key)
         self._type = np.dtype("<u2") if projection is None else np.dtype("u1")
@@ -162,8 +168,8 @@ class Prada:
             "shape": list(self.shape),
             "classes": self.classes,
             "delta": self.delta,
-            "members": self._most,
-            "distances": self._memory,
+            "members": self._members.most,
+            "distances": self._distances.most,
             "projection": self._projection,
             "key": self._key.hex(),
             "name": self.name,
@@ -196,35 +202,35 @@ class Prada:
         owners = np.concatenate([past.owners, kinds])
         far = _distances(rows, everyone) * self._unit
         alive = np.arange(len(everyone)) < known
-        found, of, scores = list(past.distances), list(past.kinds), np.empty(len(rows))
+        found, of, scores = past.distances.tolist(), past.kinds.tolist(), np.empty(len(rows))
         for at, kind in enumerate(kinds):
             peers = alive & (owners == kind)
             nearest = float(far[at, peers].min()) if peers.any() else None
-            if nearest is not None:
-                found.append(np.float32(nearest))
-                of.append(kind)
             past.queries += 1
+            if nearest is not None:
+                place = self._distances.place(len(found), seen=past.queries, at=past.queries)
+                if place is not None:
+                    # As the state keeps it, so that grouping changes nothing.
+                    found[place : place + 1] = [float(np.float32(nearest))]
+                    of[place : place + 1] = [kind]
             if _joins(past.classes[kind], nearest):
                 self._remember(alive, known + at, past)
             if past.queries % TEST_EVERY == 0:
-                past.w = _test(found[-self._memory :], of[-self._memory :], past.w)
+                past.w = _test(found, of, past.w)
             scores[at] = 1 - past.w
         past.members, past.owners = everyone[alive], owners[alive]
-        past.distances = np.array(found[-self._memory :], np.float32)
-        past.kinds = np.array(of[-self._memory :], np.uint16)
+        past.distances = np.array(found, np.float32)
+        past.kinds = np.array(of, np.uint16)
         return scores
 
     def _remember(self, alive: NDArray[np.bool_], newest: int, past: _History) -> None:
         """Let a query into the sets, for another of them where there is no room."""
+        joined = past.classes[:, _COUNT].sum()
         members = np.flatnonzero(alive)
-        if len(members) < self._most:
+        place = self._members.place(len(members), seen=joined, at=past.queries)
+        if place is not None:
+            alive[members[place : place + 1]] = False
             alive[newest] = True
-            return
-        drawn = hashlib.blake2b(past.queries.to_bytes(8, "big"), key=self._secret, digest_size=8)
-        joined = min(past.classes[:, _COUNT].sum(), _HORIZON * self._most)
-        place = int(int.from_bytes(drawn.digest()) / 2**64 * joined)
-        if place < self._most:
-            alive[members[place]], alive[newest] = False, True
 
     def _write(self, past: _History) -> bytes:
         sizes = len(past.members), len(past.distances)
@@ -278,7 +284,7 @@ def _joins(own: NDArray[np.float64], nearest: float | None) -> bool:
     return True
 
 
-def _test(distances: list[np.float32], kinds: list[np.uint16], last: float) -> float:
+def _test(distances: list[float], kinds: list[int], last: float) -> float:
     """Return W of the distances that count, or the last one's where too few do."""
     of = np.array(kinds, np.intp)
     pooled = np.array(distances, np.float64)[np.bincount(of)[of] >= LEAST_OF_CLASS]

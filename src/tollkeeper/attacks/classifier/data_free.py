@@ -36,7 +36,7 @@ class DataFree(Copying):
     """A game: the generator makes pictures that the copy gets wrong, the copy learns them.
 
     Attributes:
-        batch: pictures per step.
+        game_batch: pictures per step.
         noise: numbers that the generator makes a picture of.
         filters: of its first layer.
         directions: forward differences per picture.
@@ -55,7 +55,7 @@ class DataFree(Copying):
     """
 
     schedule: Schedule = AS_PUBLISHED
-    batch: int = 256
+    game_batch: int = 256
     noise: int = 256
     filters: int = 128
     directions: int = 1
@@ -76,11 +76,11 @@ class DataFree(Copying):
         Raises:
             ConfigurationError: something is too small.
         """
-        least = min(self.batch - 1, self.noise, self.filters - 1, self.directions)
+        least = min(self.game_batch - 1, self.noise, self.filters - 1, self.directions)
         if least < 1 or self.student_steps < 1 or min(self.replays, self.memory) < 0:
             raise ConfigurationError(
                 "expected batches and filters of at least 2, and noise, directions and student "
-                f"steps of at least 1, got {self.batch}, {self.filters}, {self.noise}, "
+                f"steps of at least 1, got {self.game_batch}, {self.filters}, {self.noise}, "
                 f"{self.directions} and {self.student_steps}"
             )
 
@@ -88,7 +88,7 @@ class DataFree(Copying):
     def queries_per_iteration(self) -> int:
         """Pictures that one iteration asks."""
         fresh = self.student_steps - int(self.reuse)
-        return self.batch * (self.directions + 1 + fresh)
+        return self.game_batch * (self.directions + 1 + fresh)
 
     def most_queries(self, inputs: int, accounts: int) -> int:
         """Return that there is no limit."""
@@ -108,7 +108,7 @@ class DataFree(Copying):
             game.iterate()
             progress(Step("playing", number + 1, iterations, queries=line.budget - line.left))
         while line.left:
-            game.learn(min(self.batch, line.left))
+            game.learn(min(self.game_batch, line.left))
         game.remember_all(self.schedule, rng.spawn(1)[0], progress)
         return game.student
 
@@ -157,7 +157,7 @@ class _Game:
     def iterate(self) -> None:
         """Take one step of the generator, and the copy's steps."""
         rule = self._rule
-        before = self._maker(self._noise(rule.batch))
+        before = self._maker(self._noise(rule.game_batch))
         answered = self._error(before.detach())
         slope = estimated(
             lambda moved: self._error(moved)[0],
@@ -174,9 +174,9 @@ class _Game:
         if rule.reuse:
             self._step(*answered[1:])
         for _ in range(rule.student_steps - int(rule.reuse)):
-            self.learn(rule.batch)
+            self.learn(rule.game_batch)
         for _ in range(rule.replays):
-            images, answers = self._memory.drawn(rule.batch)
+            images, answers = self._memory.drawn(rule.game_batch)
             self._step(images.to(self._where), answers.to(self._where))
 
     def learn(self, count: int) -> None:

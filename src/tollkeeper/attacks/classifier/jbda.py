@@ -100,6 +100,7 @@ class Augmenting(Copying):
                 transfer.images, transfer.answers, schedule=self.rounds, rng=rounds
             )
             chosen = self._chosen(len(transfer), number, line.left, choosing)
+            # Some may step onto a picture that is known; only new ones are asked.
             fresh = self._stepped(network, transfer, chosen, number, choosing)
             if len(transfer.ask(fresh).index) == 0:
                 break  # Nothing moves any more.
@@ -109,13 +110,11 @@ class Augmenting(Copying):
     def _chosen(
         self, count: int, number: int, left: int, rng: np.random.Generator
     ) -> NDArray[np.intp]:
-        """Return the positions of the pictures to step from in a round, at most `left` of them."""
+        """Return the positions of the pictures to step from, shuffled if not all can be asked."""
         most = count
         if self.reservoir_after and number >= self.reservoir_after:
             most = min(most, self.reservoir)
-        if min(most, left) == count:
-            return np.arange(count)
-        return np.sort(rng.permutation(count)[: min(most, left)])
+        return np.arange(count) if count <= min(most, left) else rng.permutation(count)[:most]
 
     def _stepped(
         self,

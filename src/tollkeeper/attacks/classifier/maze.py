@@ -29,7 +29,7 @@ class MAZE(DataFree):
     """The copy learns the victim's probabilities, the generator what it misses of them."""
 
     paper: ClassVar[str] = "Kariyappa et al., CVPR 2021"
-    batch: int = 128
+    game_batch: int = 128
     noise: int = 100
     directions: int = 10
     reuse: bool = True

@@ -146,7 +146,7 @@ def for_two_cores(attack: C, *, epochs: int = 20, network: CopyFactory | None = 
 def _small(choice: Any) -> Any:
     """Return a choice that looks at fewer pictures."""
     if isinstance(choice, DeepFoolNearest):
-        return replace(choice, subset=1000, iterations=5)
+        return replace(choice, subset=500, iterations=5)
     if isinstance(choice, DeepFoolThenFar):
         return replace(choice, near=_small(choice.near))
     return choice

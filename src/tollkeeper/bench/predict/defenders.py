@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +12,7 @@ from tollkeeper.bench.predict.networks import Kind, build
 from tollkeeper.bench.predict.scene import Scene
 from tollkeeper.detectors.base import Detector
 from tollkeeper.detectors.edm import Edm
+from tollkeeper.detectors.floors import Energy, MaxSoftmax, PixelShare
 from tollkeeper.detectors.lab.edm import fit_edm
 from tollkeeper.detectors.lab.mae import MaeLayout
 from tollkeeper.detectors.lab.mae_fit import MaeRecipe
@@ -19,6 +20,7 @@ from tollkeeper.detectors.lab.outlier_exposure import fit_outlier_exposure
 from tollkeeper.detectors.lab.same import SameRecipe, fit_same
 from tollkeeper.detectors.outlier_exposure import OutlierExposure
 from tollkeeper.detectors.same import RESTORED, Same
+from tollkeeper.graphs import Graph
 from tollkeeper.lab.fit import AdamW, Schedule
 from tollkeeper.lab.progress import silent
 from tollkeeper.types import Images, Probabilities
@@ -64,6 +66,10 @@ class Fitting:
     oe_epochs: int = 6
     edm_members: int = 3
     edm_epochs: int = 5
+
+    def build(self, scene: Scene, rng: np.random.Generator) -> nn.Module:
+        """Return an untrained classifier of a scene's images."""
+        return build(self.network, scene.shape, len(scene.classes), rng, width=self.width)
 
     def recipe(self) -> SameRecipe:
         """Return how SAME is fitted."""
@@ -117,7 +123,10 @@ class Defense:
         return images
 
 
-Clock = Callable[[], float]
+LOGITS = "logits"
+FLOORS = ("max-softmax", "energy", "pixel-share")
+"""What a learned detector must beat to be worth its cost."""
+
 Fit = Callable[["Fitter"], Iterator[Detector]]
 
 
@@ -127,21 +136,21 @@ class Fitter:
 
     Attributes:
         scene: its training images, and those from outside.
+        victim: its network as a graph to `logits`.
         answers: (n, k) the victim's, to the training images.
         fitting: sizes.
         rng: all randomness of one detector.
     """
 
     scene: Scene
+    victim: Graph
     answers: Probabilities
     fitting: Fitting
     rng: np.random.Generator
 
     def network(self, rng: np.random.Generator) -> nn.Module:
         """Return an untrained classifier of the victim's kind."""
-        scene, fitting = self.scene, self.fitting
-        classes = len(scene.classes)
-        return build(fitting.network, scene.shape, classes, rng, width=fitting.width)
+        return self.fitting.build(self.scene, rng)
 
 
 def _schedule(epochs: int) -> Schedule:
@@ -192,39 +201,49 @@ def _edm(fitter: Fitter) -> Iterator[Detector]:
     )
 
 
-FITS: Mapping[str, Fit] = {"same": _same, "oe": _oe, "edm": _edm}
+def _floors(fitter: Fitter) -> Iterator[Detector]:
+    scene, classes = fitter.scene, len(fitter.scene.classes)
+    yield MaxSoftmax(scene.shape, classes)
+    yield Energy(fitter.victim, classes=classes)
+    yield PixelShare.fitted(scene.train, classes=classes)
+
+
+FITS: Mapping[str, Fit] = {"floors": _floors, "same": _same, "oe": _oe, "edm": _edm}
 """What is fitted; `same` gives all of `SAME_FORMS`."""
 
 
 def fit_all(
     scene: Scene,
+    victim: Graph,
     answers: Probabilities,
     fitting: Fitting,
     *,
     rng: np.random.Generator,
-    clock: Clock,
+    clock: Callable[[], float],
     progress: Callable[[str], None],
+    names: Sequence[str] = tuple(FITS),
 ) -> Defense:
-    """Fit every detector from nothing.
+    """Fit detectors from nothing.
 
     Args:
         scene: its images.
+        victim: its network as a graph to `logits`.
         answers: the victim's, to the training images.
         fitting: sizes.
         rng: all randomness; each detector's is its own.
         clock: monotonic seconds.
         progress: told what is fitted next.
+        names: of `FITS`; one detector's randomness does not depend on which others there are.
     """
     defense = Defense()
     for (name, fit), draws in zip(FITS.items(), rng.spawn(len(FITS)), strict=True):
+        if name not in names:
+            continue
         progress(f"fitting {name}")
         began = clock()
-        made = list(fit(Fitter(scene, answers, fitting, draws)))
-        for detector in made:
+        for detector in fit(Fitter(scene, victim, answers, fitting, draws)):
             defense.detectors[detector.name] = detector
             defense.seconds[detector.name] = clock() - began
-    for name in ("oe", "edm"):
-        detector = defense.detectors[name]
-        assert isinstance(detector, OutlierExposure | Edm)
-        defense.own[name] = detector.answer
+            if isinstance(detector, OutlierExposure | Edm):
+                defense.own[detector.name] = detector.answer
     return defense

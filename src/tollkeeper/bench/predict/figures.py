@@ -109,7 +109,10 @@ def judge(
             drawn[name].append(one.figures(*samples))
     return Judged(
         {name: one.figures(*one.counts())[0] for name, one in exact.items()},
-        {name: np.concatenate([np.empty((0, len(FIGURES))), *rows]) for name, rows in drawn.items()},
+        {
+            name: np.concatenate([np.empty((0, len(FIGURES))), *rows])
+            for name, rows in drawn.items()
+        },
     )
 
 

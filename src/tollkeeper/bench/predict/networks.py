@@ -15,7 +15,7 @@ Kind = Literal["conv3", "resnet18"]
 """`resnet18` is SAME's victim on CIFAR-10: torchvision's, made for 224 pixels."""
 
 
-class ResNetClassifier(nn.Module):
+class ResNetClassifier(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
     """A ResNet-18 from (n, c, h, w) in [0, 1] to (n, k) logits."""
 
     def __init__(self, classes: int) -> None:

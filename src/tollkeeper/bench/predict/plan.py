@@ -23,6 +23,7 @@ class Plan:
         copying: of the copies.
         budgets: queries at which thieves are judged, ascending.
         adaptive: queries of the thieves who know the detector.
+        resamples: of the bootstrap.
     """
 
     sizes: Sizes
@@ -31,6 +32,7 @@ class Plan:
     copying: Copying
     budgets: tuple[int, ...]
     adaptive: int
+    resamples: int = 1000
 
     def check(self, dataset: str) -> None:
         """Refuse budgets without honest users of the same number.
@@ -51,7 +53,7 @@ class Plan:
 Plans = Mapping[str, Plan]
 
 _TINY = Plan(
-    Sizes(train=300, honest=80, calibration=60, seeds=20, insider=60, pool=80, outside=120),
+    Sizes(train=300, honest=80, calibration=220, seeds=20, insider=60, pool=80, outside=120),
     Training(width=4, epochs=2),
     Fitting(
         width=4,
@@ -66,6 +68,7 @@ _TINY = Plan(
     Copying(width=4, epochs=2, rounds=1),
     budgets=(40, 80),
     adaptive=40,
+    resamples=50,
 )
 
 SMOKE: Plans = {"mnist": _TINY, "cifar10": _TINY}

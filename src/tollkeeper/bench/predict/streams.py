@@ -22,7 +22,7 @@ from tollkeeper.attacks.classifier.recorder import Recorder
 from tollkeeper.bench.predict.metrics import accuracy, agreement
 from tollkeeper.bench.predict.rendering import like_emnist, like_mnist
 from tollkeeper.bench.predict.scene import Scene
-from tollkeeper.encoders.classifiers.base import Classifier
+from tollkeeper.encoders.lab.torch_classifier import TorchClassifier
 from tollkeeper.lab.fit import SGD, Schedule
 from tollkeeper.lab.progress import silent
 from tollkeeper.types import Images, Probabilities
@@ -199,7 +199,7 @@ def ask(
     name: str,
     thief: Thief,
     world: World,
-    victim: Classifier,
+    victim: TorchClassifier,
     *,
     budget: int,
     rng: np.random.Generator,
