@@ -180,6 +180,7 @@ def test_spots_are_learned_from_nothing() -> None:
 
     for attack in (DFME(game_batch=32), MAZE(game_batch=32, directions=2, replays=2)):
         small = for_two_cores(attack, epochs=8, network=Conv3Copy(width=4))
-        theft, _ = play(small, 600)
+        faster = replace(small, schedule=replace(small.schedule, rate=0.01))
+        theft, _ = play(faster, 600)
         images, labels = spots(200, seed=1)
         assert (theft.surrogate.embed(images).argmax(axis=1) == labels).mean() > 0.5
