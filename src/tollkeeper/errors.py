@@ -11,6 +11,7 @@
     ├── RefusalError               the input is fine, but this account may not have the answer now
     │   ├── AuthenticationError    no key, or a key that is unknown or revoked
     │   ├── SuspendedError         the operator suspended the tenant
+    │   ├── InputRefused           an input that is never answered, whoever asks
     │   ├── ChallengeRequired      a proof of work has to come first; carries the challenge
     │   ├── ThrottledError         slow down; carries the seconds to wait
     │   └── BudgetExhausted        a hard query budget is spent
@@ -74,6 +75,10 @@ class AuthenticationError(RefusalError):
 
 class SuspendedError(RefusalError):
     """The operator suspended the tenant."""
+
+
+class InputRefused(RefusalError):  # noqa: N818 - a decision, not a failure
+    """A detector finds an input too suspicious to answer, whoever asks."""
 
 
 class ChallengeRequired(RefusalError):  # noqa: N818 - a price, not a failure

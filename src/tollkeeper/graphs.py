@@ -54,6 +54,7 @@ class Graph:
 
     Attributes:
         name: for messages.
+        batch: rows that a run must have; None for any number.
         inputs: shape of the input, without n; None where the graph leaves it open.
         outputs: names, in the graph's order.
     """
@@ -65,6 +66,7 @@ class Graph:
             ConfigurationError: no such file, not a usable graph, or not one float32 input.
         """
         self.name = name or (source.stem if isinstance(source, Path) else "graph")
+        self._source = source
         self._session = open_session(source, threads=threads, name=self.name)
         (first, *others) = self._session.get_inputs()
         if others or first.type != "tensor(float)":
@@ -73,8 +75,13 @@ class Graph:
                 f"{1 + len(others)}, the first of {first.type}"
             )
         self._input = str(first.name)
-        self.inputs = tuple(size if isinstance(size, int) else None for size in first.shape[1:])
+        self.batch, *inputs = (size if isinstance(size, int) else None for size in first.shape)
+        self.inputs = tuple(inputs)
         self.outputs = tuple(str(node.name) for node in self._session.get_outputs())
+
+    def to_bytes(self) -> bytes:
+        """Return the graph as it was opened."""
+        return self._source if isinstance(self._source, bytes) else self._source.read_bytes()
 
     def run(self, rows: NDArray[np.float32]) -> Mapping[str, NDArray[np.float32]]:
         """Run n rows together.

@@ -22,7 +22,7 @@ from tollkeeper.gateway.grants import Grant, Grants
 from tollkeeper.gateway.links import Links
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.plans import Plan, Plans
-from tollkeeper.gateway.service import Service
+from tollkeeper.gateway.service import Guarded
 from tollkeeper.guard import keys, profiles
 from tollkeeper.guard.calibration import Calibration
 from tollkeeper.guard.guard import Guard
@@ -79,7 +79,7 @@ class Shop:
 
     def __post_init__(self) -> None:
         self.metrics = Metrics()
-        self.service: Service = make_service(
+        self.service: Guarded = make_service(
             ENCODER,
             self.guard,
             self.ledger,

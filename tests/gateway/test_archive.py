@@ -13,7 +13,7 @@ from tollkeeper.gateway.asks import Ask
 from tollkeeper.gateway.assembly import make_service
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.pools import Deployment, pool_key
-from tollkeeper.gateway.service import Service
+from tollkeeper.gateway.service import Guarded
 from tollkeeper.guard import profiles
 from tollkeeper.guard.calibration import Calibration
 from tollkeeper.guard.guard import Guard
@@ -39,7 +39,7 @@ class Clock:
         return self.day * DAY_S
 
 
-def replica(ledger: Any, clock: Clock, windows: Windows | None = MONTH) -> Service:
+def replica(ledger: Any, clock: Clock, windows: Windows | None = MONTH) -> Guarded:
     """A service with windows."""
     return make_service(
         ENCODER,
@@ -52,7 +52,7 @@ def replica(ledger: Any, clock: Clock, windows: Windows | None = MONTH) -> Servi
     )
 
 
-def ask(service: Service, *texts: str) -> None:
+def ask(service: Guarded, *texts: str) -> None:
     """Let the only tenant ask."""
     service.answer(Ask(Account("acme", "k", "acme"), texts, "text"))
 

@@ -20,7 +20,7 @@ from tollkeeper.gateway.auth import KeyRing
 from tollkeeper.gateway.links import FEWEST_SEEN, LINKS, Links
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.pools import pool_key
-from tollkeeper.gateway.service import Service
+from tollkeeper.gateway.service import Guarded
 from tollkeeper.guard import profiles
 from tollkeeper.guard.calibration import Calibration
 from tollkeeper.guard.guard import Guard
@@ -51,7 +51,7 @@ class World:
             self.store, archive, version="t/1", clock=lambda: 2.0, sleep=lambda _: None
         )
 
-    def another(self, **options: Any) -> Service:
+    def another(self, **options: Any) -> Guarded:
         """Another replica on the same ledger."""
         return make_service(
             ENCODER,
@@ -68,7 +68,7 @@ class World:
         assert found is not None
         return found
 
-    def ask(self, name: str, texts: list[str], service: Service | None = None) -> Any:
+    def ask(self, name: str, texts: list[str], service: Guarded | None = None) -> Any:
         """Let a tenant ask, on the pool that it is charged on."""
         account = Account(name, "k", self.tenant(name).pool, budget=self.tenant(name).budget)
         return (service or self.service).answer(Ask(account, tuple(texts), "text"))

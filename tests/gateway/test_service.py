@@ -21,7 +21,7 @@ from tollkeeper.gateway.assembly import make_service as assemble
 from tollkeeper.gateway.backlog import Piece
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.pools import pool_key
-from tollkeeper.gateway.service import Service
+from tollkeeper.gateway.service import Guarded
 from tollkeeper.gateway.view import View
 from tollkeeper.guard import profiles
 from tollkeeper.guard.calibration import Calibration
@@ -47,7 +47,7 @@ def make_guard(profile: str = "cheapest") -> Guard:
 GUARD = make_guard()
 
 
-def make_service(ledger: Any = None, guard: Guard = GUARD, **options: Any) -> Service:
+def make_service(ledger: Any = None, guard: Guard = GUARD, **options: Any) -> Guarded:
     """A service over a memory ledger, with a clock that stands still."""
     return assemble(
         ENCODER,
@@ -75,7 +75,7 @@ def whole(asks: list[Ask]) -> list[Piece]:
     return [Piece(one, slice(0, len(one.inputs))) for one in asks]
 
 
-def entry(service: Service, pool: str = "acme") -> Entry:
+def entry(service: Guarded, pool: str = "acme") -> Entry:
     """What the ledger holds of a pool."""
     return service.ledger.read(pool_key(pool, service.guard.fingerprint))
 

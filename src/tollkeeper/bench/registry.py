@@ -32,6 +32,8 @@ _LAB = (
     "toll.pow_calibration",
     "toll.reference_logs",
     "toll.timelines",
+    "predict.scoring_speed",
+    "predict.prediction_responses",
 )
 """Modules with an experiment that needs the lab tools, most of them."""
 

@@ -16,11 +16,9 @@ from tollkeeper.encoders.inputs import SEND_STRINGS, estimate_tokens, require
 from tollkeeper.encoders.upstream_ask import Asker, jsonable
 from tollkeeper.encoders.upstream_http import (
     Reply,
-    asked_wait,
-    backoff,
     base_address,
     bearer,
-    is_passing,
+    persist,
     request,
 )
 from tollkeeper.encoders.upstream_wire import (
@@ -40,8 +38,6 @@ from tollkeeper.errors import (
     TooLargeError,
 )
 from tollkeeper.types import Batch, Embeddings
-
-_MAX_WAIT_S = 8.0  # an upstream that asks for more is not asked again for this call
 
 
 class UpstreamEncoder:
@@ -215,23 +211,11 @@ class UpstreamEncoder:
 
     def _send(self, payload: bytes, items: Sequence[Any]) -> Reply:
         """Post one batch, with retries; return any reply worth reading."""
-        trouble = ""
-        for retry in range(self._retries + 1):
-            wait_s: float | None = backoff(retry)
-            try:
-                reply = self._post(payload, answer_limit(len(items)))
-            except httpx2.RequestError as error:
-                # The text of the error may hold the address; its type tells enough.
-                trouble = f"failed with {type(error).__name__}"
-            else:
-                if not is_passing(reply.status):
-                    return reply
-                trouble = f"answered {reply.status}"
-                wait_s = asked_wait(reply.headers, default=backoff(retry))
-            if wait_s is None or wait_s > _MAX_WAIT_S or retry == self._retries:
-                break
-            self._sleep(wait_s)
-        raise EncoderError(f"the upstream {trouble}; try again later")
+        return persist(
+            lambda: self._post(payload, answer_limit(len(items))),
+            retries=self._retries,
+            sleep=self._sleep,
+        )
 
     def _post(self, payload: bytes, limit: int) -> Reply:
         return request(

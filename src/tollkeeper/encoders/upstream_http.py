@@ -12,6 +12,7 @@ from tollkeeper.errors import ConfigurationError, EncoderError
 
 _PASSING = frozenset({408, 424, 429})  # and every 5xx; 424 is a TEI backend failure
 _FIRST_WAIT_S = 0.5  # doubled with each retry, as the OpenAI client does
+_MAX_WAIT_S = 8.0  # an upstream that asks for more is not asked again for this call
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,36 @@ def request(
             if clock() > deadline:
                 raise httpx2.ReadTimeout("the body took too long")
         return Reply(response.status_code, response.headers, bytes(body))
+
+
+def persist(post: Callable[[], Reply], *, retries: int, sleep: Callable[[float], None]) -> Reply:
+    """Make a request again while its trouble may pass; return any reply worth reading.
+
+    Args:
+        post: makes it once.
+        retries: further tries.
+        sleep: waits between tries.
+
+    Raises:
+        EncoderError: every try failed, or the upstream wants no other soon.
+    """
+    trouble = ""
+    for retry in range(retries + 1):
+        wait_s: float | None = backoff(retry)
+        try:
+            reply = post()
+        except httpx2.RequestError as error:
+            # The text of the error may hold the address; its type tells enough.
+            trouble = f"failed with {type(error).__name__}"
+        else:
+            if not is_passing(reply.status):
+                return reply
+            trouble = f"answered {reply.status}"
+            wait_s = asked_wait(reply.headers, default=backoff(retry))
+        if wait_s is None or wait_s > _MAX_WAIT_S or retry == retries:
+            break
+        sleep(wait_s)
+    raise EncoderError(f"the upstream {trouble}; try again later")
 
 
 def is_passing(status: int) -> bool:

@@ -5,46 +5,28 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tollkeeper.errors import RefusalError, RequestError
+from tollkeeper.gateway.admits import Admitted, BaseAdmission
 from tollkeeper.gateway.archive import Kept
 from tollkeeper.gateway.asks import Ask
 from tollkeeper.gateway.booth import Booth
-from tollkeeper.gateway.grants import Grant, Grants
+from tollkeeper.gateway.grants import Grants
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.plans import Ladder, Plans
-from tollkeeper.gateway.policy import Case, Decision, Policy
+from tollkeeper.gateway.policy import Case, Policy
 from tollkeeper.gateway.wire import canonical
 from tollkeeper.guard import profiles
 from tollkeeper.guard.guard import Guard
 from tollkeeper.guard.terms import Terms
 from tollkeeper.ledger.spent import SpentStore
 from tollkeeper.types import Account, Embeddings, Verdict
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Admitted:
-    """Requests of one account that are answered.
-
-    Attributes:
-        verdict: the guard's.
-        embeddings: (n, d') what leaves.
-        kept: the pool's state afterwards.
-        decision: policy's.
-        granted: whether an allowance paid for it.
-        enforced: whether decisions about the account are carried out.
-    """
-
-    verdict: Verdict
-    embeddings: Embeddings
-    kept: Kept
-    decision: Decision
-    granted: bool
-    enforced: bool
 
 
 class _Weighed(NamedTuple):
@@ -55,7 +37,7 @@ class _Weighed(NamedTuple):
     seconds: float
 
 
-class Admission:
+class Admission(BaseAdmission):
     """Asks the guard, then policy."""
 
     def __init__(
@@ -79,7 +61,7 @@ class Admission:
             guard: prices what an answer reveals.
             policy: decides whether there is one.
             booth: takes tolls.
-            plans: what accounts meet; may be replaced while serving.
+            plans: what accounts meet.
             grants: reads grants.
             spent: what of grants is used up.
             clock: seconds since the epoch.
@@ -88,16 +70,15 @@ class Admission:
             shadow: nothing is enforced for anyone.
             key_version: version of the tenants' transform keys.
         """
-        self.guard = guard
-        self.booth = booth
-        self.plans = plans
+        super().__init__(
+            booth=booth, plans=plans, grants=grants, spent=spent, clock=clock, shadow=shadow
+        )
         self._policy = policy
-        self._grants = grants
-        self._spent = spent
-        self._clock = clock
+        self.guard = guard
+        self.version = guard.version
+        self.remembers = guard.tracks
         self._rng = rng
         self._metrics = metrics
-        self._shadow = shadow
         self._key_version = key_version
         # What clients get in shadow mode is what profile `none` gives them.
         self._unguarded = Guard(profiles.NONE, guard.calibration, secret=bytes(32))
@@ -106,40 +87,8 @@ class Admission:
         """Return the ladder of an account."""
         return self.plans.of(account.plan)
 
-    def enforces(self, account: Account) -> bool:
-        """Return whether decisions about an account are carried out."""
-        return self._enforced(self.plans, account)
-
-    def _enforced(self, plans: Plans, account: Account) -> bool:
-        mode = plans.mode(account.tenant, account.plan, account.mode)
-        return mode == "enforce" and not self._shadow
-
-    def granted(self, account: Account) -> Grant | None:
-        """Return the grant of an account, if it runs and is not used up.
-
-        Raises:
-            LedgerError: the store of what is spent failed.
-        """
-        grant = self._grants.read(account.grant, tenant=account.tenant)
-        if grant is None or not grant.since <= self._clock() < grant.until:
-            return None
-        return grant if self._spent.spent(grant.account) < grant.inputs else None
-
     def admit(self, kept: Kept, asks: Sequence[Ask], *, spent: float) -> Admitted | None:
-        """Decide about requests of one account and width, together if that is the same.
-
-        Args:
-            kept: the pool's state; not changed.
-            asks: embedded, at least one.
-            spent: inputs charged to the pool so far.
-
-        Returns:
-            What leaves; None if the requests have to be decided one by one.
-
-        Raises:
-            RefusalError: the only request is not answered, and nothing was marked.
-            RequestError: the same; it asks for more than one challenge can be for.
-        """
+        """Let the guard price requests and policy decide; see `BaseAdmission`."""
         account, plans = asks[0].account, self.plans  # which may be replaced meanwhile
         ladder, enforced = plans.of(account.plan), self._enforced(plans, account)
         case = Case(account, ladder, enforced)
@@ -159,43 +108,44 @@ class Admission:
         started = time.perf_counter()
         outgoing = weighed.answer() if case.enforced else self._in_shadow(asks)
         self._metrics.guard_seconds.observe(weighed.seconds + time.perf_counter() - started)
-        return Admitted(verdict, outgoing, after, decision, case.grant is not None, case.enforced)
+        return Admitted(
+            outgoing,
+            verdict.opened,
+            after,
+            partial(self._mark, places=verdict.places, granted=case.grant is not None),
+            decision,
+            case.enforced,
+            verdict.coverage,
+            verdict.noise_scale,
+        )
 
     def refund(self, asks: Sequence[Ask]) -> None:
-        """Give back what requests used up that are not answered, or are decided anew.
-
-        Raises:
-            LedgerError: the store of what is spent failed.
-        """
+        """Give back what requests used up, rations too; see `BaseAdmission`."""
         for ask in asks:
             self._policy.put_back(ask)
-            while ask.spendings:
-                self._spent.refund(*ask.spendings.pop())
+        super().refund(asks)
 
-    def prune(self, kept_s: float) -> None:
-        """Forget what expired so many seconds ago.
-
-        Raises:
-            LedgerError: the store of what is spent failed.
-        """
-        self._spent.prune(self._clock() - kept_s)
+    def _mark(self, kept: Kept, *, places: NDArray[np.intp], granted: bool) -> Kept:
+        """Note in a linked tenant's own state what it asked itself."""
+        layout, spared = self.guard.profile.layout, kept.spared
+        sketch = self.guard.mark_places(kept.sketch, places)
+        if granted:
+            spared = layout.spare(layout.signal(kept.sketch, spared), sketch)
+        elif spared is not None:
+            _, spared = layout.unspare(spared, places, np.arange(len(places)))
+        return replace(kept, sketch=sketch, spared=spared)
 
     def _judge(self, case: Case, kept: Kept, asks: Sequence[Ask]) -> tuple[Case, _Weighed]:
         """Price requests under a grant, if there is one that covers them, else under the plan.
 
-        All inputs of a request are counted, or one new input would fetch clean answers to any
-        number of old ones; and a request without a new one needs no grant.
+        A request without anything new needs no grant.
         """
         plain = self._weigh(case, kept, asks)
         if not (plain.verdict.charge or plain.verdict.refused):
             return case, plain
-        grant = self.granted(case.account)
-        amount = sum(len(ask.inputs) for ask in asks)
-        if grant is None or not self._spent.spend(
-            grant.account, amount, limit=grant.inputs, expires=grant.until
-        ):
+        grant = self._use_grant(case.account, asks)
+        if grant is None:
             return case, plain
-        asks[0].spendings.append((grant.account, amount))
         granted = replace(case, grant=grant)
         return granted, self._weigh(granted, kept, asks)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -35,6 +35,38 @@ class Kept:
     sketch: Sketch
     since: float = 0.0
     spared: Sketch | None = None
+
+
+class Keeper(Protocol):
+    """Knows how the states of pools lie in the ledger, and how they change by themselves."""
+
+    def key(self, pool: str) -> str:
+        """Return the ledger's name of a pool."""
+        ...
+
+    def load(self, data: bytes, *, at: float) -> Kept:
+        """Read what `dump` wrote, as it is by now; nothing is the state of who asked nothing.
+
+        Raises:
+            GuardError: the bytes are no state of this kind.
+        """
+        ...
+
+    def dump(self, kept: Kept) -> bytes:
+        """Return the bytes to store."""
+        ...
+
+    def reached(self, kept: Kept) -> float:
+        """Return the coverage that a pool's plan sees, in [0, 1]."""
+        ...
+
+    def turned(self, kept: Kept, *, at: float) -> Kept:
+        """Return what is left of a state by now."""
+        ...
+
+    def united(self, *kept: Kept) -> Kept:
+        """Return the union of states that were loaded at the same time."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 from tollkeeper.challenge.protocol import Proof
 from tollkeeper.errors import TollkeeperError
 from tollkeeper.ledger.base import Submission
-from tollkeeper.types import Account, Embeddings, Entry
+from tollkeeper.types import Account, Embeddings, Entry, Scores
 
 
 @dataclass(slots=True)
@@ -19,11 +19,12 @@ class Ask:
     Attributes:
         account: who asks.
         inputs: n inputs of one modality.
-        modality: `"text"`, `"tokens"` or `"image"`.
+        modality: `"text"`, `"tokens"`, `"image"` or `"tensor"`.
         dimensions: width the client wants, or None for the full width.
         request_id: what the client sees in `x-request-id`.
         embeddings: (n, d) clean, once all inputs are embedded.
         parts: embeddings of the first inputs, until then.
+        scores: of the detector for the first inputs, where there is one; as many as `parts`.
         tokens: usage of the inputs embedded so far.
         abandoned: whether nobody waits for the answer any more; not charged from then on.
         ticket: how the engine delivers the outcome.
@@ -42,6 +43,7 @@ class Ask:
     request_id: str = ""
     embeddings: Embeddings | None = None
     parts: list[Embeddings] = field(default_factory=list)
+    scores: list[Scores] = field(default_factory=list)
     tokens: int = 0
     abandoned: bool = False
     ticket: Any = None
@@ -80,7 +82,7 @@ class Tally:
         inputs: how many.
         charged: how many opened new space.
         noised: how many answers carry noise.
-        coverage: of the pool afterwards, in [0, 1].
+        coverage: of the pool afterwards, in [0, 1]; None where nothing is covered.
         decision: policy's word for it.
         paid_s: seconds of the reference machine that were paid.
         enforced: whether the decision was carried out.
@@ -91,7 +93,7 @@ class Tally:
     inputs: int
     charged: float
     noised: int
-    coverage: float
+    coverage: float | None
     decision: str
     paid_s: float
     enforced: bool

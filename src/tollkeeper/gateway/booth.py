@@ -20,7 +20,7 @@ from tollkeeper.challenge.puzzle import SCRYPT, HashPuzzle, ScryptPuzzle
 from tollkeeper.errors import ChallengeRequired, ProofError, RequestError, ThrottledError
 from tollkeeper.gateway.asks import Ask
 from tollkeeper.gateway.metrics import Metrics
-from tollkeeper.gateway.plans import Ladder
+from tollkeeper.gateway.plans import Priced
 from tollkeeper.ledger.spent import SpentStore
 
 SHORTEST_LIFE_S: Final = 60.0
@@ -84,7 +84,7 @@ class Booth:
 
     # -- proofs ------------------------------------------------------------------
 
-    def verify(self, token: str, *, tenant: str, ladder: Ladder, body: bytes) -> Proof | str:
+    def verify(self, token: str, *, tenant: str, ladder: Priced, body: bytes) -> Proof | str:
         """Check a proof's header; nothing is taken yet.
 
         Returns:
@@ -107,7 +107,7 @@ class Booth:
                 return error.code
             raise
 
-    def collect(self, ask: Ask, seconds: float, ladder: Ladder) -> float:
+    def collect(self, ask: Ask, seconds: float, ladder: Priced) -> float:
         """Take the toll of a request from its proof; what is taken stands in `ask.spendings`.
 
         Returns:
@@ -143,7 +143,7 @@ class Booth:
 
     # -- challenges --------------------------------------------------------------
 
-    def prepay(self, tenant: str, inputs: int, ladder: Ladder, seconds: float) -> Challenge:
+    def prepay(self, tenant: str, inputs: int, ladder: Priced, seconds: float) -> Challenge:
         """Return the challenge of a pass.
 
         Args:
@@ -203,7 +203,7 @@ class Booth:
             self._stock.append(self._issuer.scrypt(answer))
 
     def _required(
-        self, ask: Ask, seconds: float, ladder: Ladder, *, code: str
+        self, ask: Ask, seconds: float, ladder: Priced, *, code: str
     ) -> ChallengeRequired:
         """Return the challenge of a request, or raise why there can be none."""
         if seconds > LONGEST_S:
@@ -218,7 +218,7 @@ class Booth:
         self._metrics.proofs.labels(code).inc()
         return ChallengeRequired(_HOW, challenge=challenge.header(), code=code)
 
-    def _issue(self, tenant: str, work: int, ladder: Ladder, *, digest: str) -> Challenge:
+    def _issue(self, tenant: str, work: int, ladder: Priced, *, digest: str) -> Challenge:
         self._wait_for_payment(tenant, ladder.plan.unpaid_per_minute)
         puzzle = self._puzzle(work, ladder.plan.puzzle)
         seconds = puzzle.work / self._rates[puzzle.alg]

@@ -8,7 +8,7 @@ from typing import Final
 from tollkeeper.challenge.protocol import Proof
 from tollkeeper.errors import RefusalError
 from tollkeeper.gateway.policy import check_standing
-from tollkeeper.gateway.service import Service
+from tollkeeper.gateway.service import Guarded, Service
 from tollkeeper.types import Account
 
 KEPT_S: Final = 3600.0
@@ -28,8 +28,8 @@ class Paid:
     fault: str = ""
 
 
-class Desk:
-    """Answers for one service; any thread may ask."""
+class Door:
+    """Stands before one service; any thread may ask."""
 
     def __init__(self, service: Service) -> None:
         """Look after the tolls of `service`."""
@@ -63,23 +63,6 @@ class Desk:
         found = admission.booth.verify(token, tenant=account.tenant, ladder=ladder, body=body)
         return Paid(fault=found) if isinstance(found, str) else Paid(found)
 
-    def prepay(self, account: Account, inputs: int) -> str | None:
-        """Return the challenge of a pass for so many new inputs; None if nothing is to pay.
-
-        Raises:
-            RequestError: more than a pass can be for.
-            ThrottledError: too many challenges are unsolved.
-            LedgerError: the ledger cannot be read.
-        """
-        admission = self._service.admission
-        ladder = admission.ladder(account)
-        if not (ladder.charges and admission.enforces(account)) or admission.granted(account):
-            return None
-        # Before the ledger is read: no price is lower.
-        admission.booth.check_size(inputs, ladder.plan.first_seconds)
-        price = max(ladder.seconds(self._service.exposure(account)), ladder.plan.first_seconds)
-        return admission.booth.prepay(account.tenant, inputs, ladder, price).header()
-
     def restock(self, count: int = 1) -> None:
         """Make scrypt puzzles ahead, each as long as scrypt takes, until the stock is full."""
         self._service.admission.booth.restock(count)
@@ -96,3 +79,26 @@ class Desk:
             LedgerError: the store failed.
         """
         self._service.admission.prune(KEPT_S)
+
+
+class Desk(Door):
+    """Sells passes beside."""
+
+    _service: Guarded
+
+    def prepay(self, account: Account, inputs: int) -> str | None:
+        """Return the challenge of a pass for so many new inputs; None if nothing is to pay.
+
+        Raises:
+            RequestError: more than a pass can be for.
+            ThrottledError: too many challenges are unsolved.
+            LedgerError: the ledger cannot be read.
+        """
+        admission = self._service.admission
+        ladder = admission.ladder(account)
+        if not (ladder.charges and admission.enforces(account)) or admission.granted(account):
+            return None
+        # Before the ledger is read: no price is lower.
+        admission.booth.check_size(inputs, ladder.plan.first_seconds)
+        price = max(ladder.seconds(self._service.exposure(account)), ladder.plan.first_seconds)
+        return admission.booth.prepay(account.tenant, inputs, ladder, price).header()

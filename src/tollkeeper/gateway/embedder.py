@@ -24,13 +24,17 @@ class Embedder:
     """Calls the encoder, measures it, and checks what it returns.
 
     Attributes:
+        encoder: that it calls.
         shares_calls: whether inputs of several requests may go into one encoder call:
             only if a row's bytes do not depend on its batch mates (law 2).
+        prepares: whether `check` converts inputs, which may take a while.
     """
+
+    prepares = False
 
     def __init__(self, encoder: Encoder, metrics: Metrics) -> None:
         """Embed with `encoder`."""
-        self._encoder = encoder
+        self.encoder = encoder
         self._metrics = metrics
         self.shares_calls = bool(getattr(encoder, "rows_independent", False))
         # Asking a protocol is slow, so it is asked once.
@@ -42,11 +46,11 @@ class Embedder:
         Raises:
             InputError: wrong modality or too many dimensions.
         """
-        if ask.modality not in self._encoder.accepts:
-            raise InputError(_wrong_modality(ask.modality, self._encoder), param="input")
-        if ask.dimensions is not None and ask.dimensions > self._encoder.dim:
+        if ask.modality not in self.encoder.accepts:
+            raise InputError(_wrong_modality(ask.modality, self.encoder), param="input")
+        if ask.dimensions is not None and ask.dimensions > self.encoder.dim:
             raise InputError(
-                f"expected dimensions of at most {self._encoder.dim} for {self._encoder.name}, "
+                f"expected dimensions of at most {self.encoder.dim} for {self.encoder.name}, "
                 f"got {ask.dimensions}",
                 param="dimensions",
             )
@@ -77,19 +81,28 @@ class Embedder:
             raise EncoderError(f"the encoder raised {type(error).__name__}: {error}") from error
         finally:
             self._metrics.encoder_seconds.observe(time.perf_counter() - started)
-        embeddings = checked(embeddings, n=len(inputs), dim=self._encoder.dim)
-        if max(embeddings.max(initial=0), -embeddings.min(initial=0)) > LARGEST:
-            raise EncoderError(f"the encoder returned numbers above {LARGEST:.0e}")
+        embeddings = self._checked(embeddings, n=len(inputs))
+        self._look(pieces, inputs, embeddings)
         start = 0
         for piece in pieces:
             stop = start + piece.rows.stop - piece.rows.start
             _add(piece.ask, embeddings[start:stop], int(tokens[start:stop].sum()))
             start = stop
 
+    def _checked(self, rows: object, *, n: int) -> Embeddings:
+        """Return what the encoder returned for n inputs, or say what is wrong with it."""
+        embeddings = checked(rows, n=n, dim=self.encoder.dim)
+        if max(embeddings.max(initial=0), -embeddings.min(initial=0)) > LARGEST:
+            raise EncoderError(f"the encoder returned numbers above {LARGEST:.0e}")
+        return embeddings
+
+    def _look(self, pieces: Sequence[Piece], inputs: tuple[Any, ...], rows: Embeddings) -> None:
+        """Look at what was asked and answered, before the pieces get their rows."""
+
     def _call(self, inputs: tuple[Any, ...]) -> tuple[Embeddings, NDArray[np.int64]]:
         if self._measure is not None:
             return self._measure(inputs)
-        return self._encoder.embed(inputs), np.ones(len(inputs), np.int64)
+        return self.encoder.embed(inputs), np.ones(len(inputs), np.int64)
 
 
 def _add(ask: Ask, embeddings: Embeddings, tokens: int) -> None:

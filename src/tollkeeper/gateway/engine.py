@@ -31,6 +31,8 @@ MAX_GATHERED_INPUTS = 256
 LINGER_S = 0.0003
 """Wait for company when the last group had some; a lone client never waits."""
 
+SMALL_BYTES = 256 * 1024  # above this, work on inputs leaves the event loop
+
 _log = logging.getLogger("tollkeeper.engine")
 
 Outcome = Answer | TollkeeperError
@@ -91,7 +93,7 @@ class Engine:
         """
         if self._loop is None or self._stopped:
             raise LedgerError("the engine is not running")
-        self._service.check(ask)
+        await self._check(ask)
         ask.ticket = ticket = self._loop.create_future()
         self._running[id(ask)] = ask
         try:
@@ -105,6 +107,14 @@ class Engine:
         if isinstance(outcome, TollkeeperError):
             raise outcome
         return outcome
+
+    async def _check(self, ask: Ask) -> None:
+        """Refuse what the encoder cannot take; what takes long is not done on the event loop."""
+        size = sum(getattr(item, "nbytes", 0) for item in ask.inputs)
+        if self._service.embedder.prepares and size > SMALL_BYTES:
+            await asyncio.to_thread(self._service.check, ask)
+        else:
+            self._service.check(ask)
 
     def _enqueue(self, ask: Ask) -> None:
         """Hand over what one turn of the event loop brought together: one wake-up for all."""

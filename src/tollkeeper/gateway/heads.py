@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 from tollkeeper.errors import ConflictError, LedgerError, TollkeeperError
-from tollkeeper.gateway.archive import Archive, Kept
+from tollkeeper.gateway.archive import Keeper, Kept
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.ledger.base import Ledger
 from tollkeeper.types import Entry
@@ -22,7 +22,7 @@ class Head:
 
     Attributes:
         version: in the ledger.
-        kept: its sketch.
+        kept: its state.
         spent: inputs charged.
         owed: what was answered and could not be stored; a later commit stores it.
         lost: whether its commit did not land.
@@ -42,13 +42,13 @@ class Heads:
     """
 
     def __init__(
-        self, ledger: Ledger, archive: Archive, metrics: Metrics, *, fail_open: bool
+        self, ledger: Ledger, archive: Keeper, metrics: Metrics, *, fail_open: bool
     ) -> None:
         """Read what is not remembered from `ledger`.
 
         Args:
             ledger: durable state.
-            archive: how sketches lie in it.
+            archive: how states lie in it.
             metrics: count fallbacks.
             fail_open: whether a ledger that cannot be read is no reason to refuse.
         """

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _FRACTIONS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+_RANKS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 1.0)
 
 
 class Metrics:
@@ -83,6 +84,24 @@ class Metrics:
             "tollkeeper_decisions_total",
             "What policy decided, shadow decisions apart.",
             ["decision", "mode"],
+            registry=registry,
+        )
+        self.predictions = Counter(
+            "tollkeeper_predictions_total",
+            "What policy decided about requests for predictions, shadow decisions apart.",
+            ["decision", "mode"],
+            registry=registry,
+        )
+        self.detector_seconds = Histogram(
+            "tollkeeper_detector_seconds",
+            "Time in the detector of queries, per call of the classifier.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.ranks = Histogram(
+            "tollkeeper_prediction_rank",
+            "Share of honest traffic that is less suspicious than a new input.",
+            buckets=_RANKS,
             registry=registry,
         )
         self.running = Gauge(

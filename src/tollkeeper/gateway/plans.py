@@ -11,11 +11,12 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.gateway.predict_plan import Predictions
 
 Place = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Mode = Literal["enforce", "shadow"]
@@ -45,6 +46,7 @@ class Plan(BaseModel):
         inputs_per_minute: how many, for one server.
         noise: where the guard's first noise level begins.
         refuse: where nothing new is answered.
+        predictions: what holds for predictions, in place of every rung above.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -62,6 +64,7 @@ class Plan(BaseModel):
     inputs_per_minute: float = Field(default=60.0, ge=0.01, le=1e9, allow_inf_nan=False)
     noise: Place | None = 0.0
     refuse: Place | None = 1.0
+    predictions: Predictions = Predictions()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -84,7 +87,14 @@ BUILT_IN: Final[Mapping[str, Plan]] = {
     GUARD: Plan(),
     # Noise last. Where the rungs are is judgment; what they cost whom is measured:
     # `toll-timelines`: paid_seconds.*.
-    "toll": Plan(meter=0.5, challenge=0.0, throttle=0.25, noise=0.5, refuse=1.0),
+    "toll": Plan(
+        meter=0.5,
+        challenge=0.0,
+        throttle=0.25,
+        noise=0.5,
+        refuse=1.0,
+        predictions=Predictions(challenge_rank=0.95),
+    ),
 }
 """Plans that exist without being written."""
 
@@ -102,6 +112,25 @@ class Scale:
     knee: float
     ceiling: float
     refuses: bool
+
+
+class Priced(Protocol):
+    """What challenges are bound to."""
+
+    @property
+    def plan(self) -> Plan:
+        """As the operator wrote it."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Changes with the prices."""
+        ...
+
+    @property
+    def charges(self) -> bool:
+        """Whether there are puzzles at all."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +151,7 @@ class Ladder:
     def of(cls, plan: Plan, scale: Scale) -> Ladder:
         """Place a plan."""
         # Who is in canary and how patient we are changes no price.
-        terms = plan.model_dump_json(exclude={"mode", "canary", "unpaid_per_minute"})
+        terms = plan.model_dump_json(exclude={"mode", "canary", "unpaid_per_minute", "predictions"})
         text = f"{terms}|{scale.knee}|{scale.ceiling}"
         return cls(plan, scale, hashlib.sha256(text.encode()).hexdigest()[:VERSION_CHARS])
 
@@ -201,9 +230,15 @@ def _completed(name: str, plan: Plan) -> Plan:
     if base is None:
         return plan
     # Validated anew: the fields of both may not go together.
-    return Plan(
-        **{**dict(base), **{field: getattr(plan, field) for field in plan.model_fields_set}}
-    )
+    written = _written(plan)
+    if "predictions" in written:
+        merged = {**dict(base.predictions), **_written(plan.predictions)}
+        written["predictions"] = Predictions(**merged)
+    return Plan(**{**dict(base), **written})
+
+
+def _written(model: BaseModel) -> dict[str, Any]:
+    return {field: getattr(model, field) for field in model.model_fields_set}
 
 
 class Plans:
@@ -227,6 +262,11 @@ class Plans:
         self.scale = scale
         self._ladders = {name: Ladder.of(plan, scale) for name, plan in plans.items()}
         self.default = default
+
+    @property
+    def all(self) -> tuple[Plan, ...]:
+        """Return all plans."""
+        return tuple(one.plan for one in self._ladders.values())
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -268,5 +308,8 @@ class Plans:
     @property
     def uses_scrypt(self) -> bool:
         """Return whether a plan asks for puzzles of scrypt."""
-        ladders = self._ladders.values()
-        return any(one.charges and one.plan.puzzle == "scrypt" for one in ladders)
+        return any(
+            plan.puzzle == "scrypt"
+            for plan in self.all
+            if (plan.challenge, plan.predictions.challenge_rank) != (None, None)
+        )

@@ -43,7 +43,7 @@ def check_standing(account: Account) -> None:
         raise SuspendedError("This account is suspended. Contact your provider.")
 
 
-_EXHAUSTED = "This request needs more quota than this account has left. Contact your provider."
+EXHAUSTED = "This request needs more quota than this account has left. Contact your provider."
 
 
 def check_budget(spent: float, budget: float | None) -> None:
@@ -59,7 +59,7 @@ def check_budget(spent: float, budget: float | None) -> None:
         BudgetExhausted: not enough is left; retrying does not help.
     """
     if budget is not None and spent > budget:
-        raise BudgetExhausted(_EXHAUSTED)
+        raise BudgetExhausted(EXHAUSTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ class Policy:
         refuses_at = ladder.refuses_at
         # In shadow the guard refuses nothing, so it is asked here who would have been refused.
         if verdict.refused or (refuses_at is not None and verdict.before >= refuses_at):
-            raise BudgetExhausted(_EXHAUSTED)
+            raise BudgetExhausted(EXHAUSTED)
         per_minute = ladder.plan.inputs_per_minute
         rationed = ladder.rationed(_reached(verdict))
         if rationed:

@@ -1,4 +1,4 @@
-"""The one place that holds an encoder, the guard and a ledger together. No HTTP here.
+"""The one place that holds an encoder, its guard and a ledger together. No HTTP here.
 
 A request goes through three steps: `embed`, `charge`, and the answer. `charge` admits
 the embeddings and submits the commit; an answer may leave only when the commit's
@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal, Protocol
 
-import numpy as np
+from prometheus_client import Counter
 
-from tollkeeper.encoders.base import Encoder
 from tollkeeper.errors import (
     ConflictError,
     LedgerError,
@@ -23,9 +22,10 @@ from tollkeeper.errors import (
     SpentError,
     TollkeeperError,
 )
-from tollkeeper.gateway.admission import Admission, Admitted
-from tollkeeper.gateway.archive import Archive, Kept
-from tollkeeper.gateway.asks import Answer, Ask, Charge, Tally
+from tollkeeper.gateway.admission import Admission
+from tollkeeper.gateway.admits import Admitted, BaseAdmission
+from tollkeeper.gateway.archive import Keeper
+from tollkeeper.gateway.asks import Answer, Ask, Charge
 from tollkeeper.gateway.backlog import Piece
 from tollkeeper.gateway.embedder import Embedder
 from tollkeeper.gateway.heads import Head, Heads, failure
@@ -39,8 +39,9 @@ from tollkeeper.gateway.work import (
     entries_of,
     is_linked,
     take_answered,
+    tally_of,
 )
-from tollkeeper.guard.windows import Windows
+from tollkeeper.guard.guard import Guard
 from tollkeeper.ledger.base import Beside, GroupCommits, Ledger, Notes, Submission
 from tollkeeper.types import Account, Record
 
@@ -56,41 +57,41 @@ class Service:
 
     def __init__(
         self,
-        encoder: Encoder,
-        admission: Admission,
+        embedder: Embedder,
+        admission: BaseAdmission,
+        archive: Keeper,
         ledger: ServiceLedger,
         *,
         clock: Callable[[], float],
         metrics: Metrics,
         journal: Journal,
+        decisions: Counter | None = None,
         on_ledger_failure: Literal["closed", "open"] = "closed",
-        windows: Windows | None = None,
-        window_since: float = 0.0,
     ) -> None:
         """Hold the parts.
 
         Args:
-            encoder: the clean encoder.
+            embedder: calls the clean encoder.
             admission: decides what each answer looks like, and whether there is one.
+            archive: how the states of pools lie in the ledger.
             ledger: durable state.
             clock: seconds since the epoch, for records.
             metrics: instruments of this server.
             journal: takes refusals.
+            decisions: counts decisions by word and mode; that of embeddings unless given.
             on_ledger_failure: `"closed"` refuses when the ledger fails; `"open"` answers
                 from the state in memory and counts a fallback.
-            windows: when pools forget; None never.
-            window_since: start of the first window; see `Archive.first`.
         """
-        self.encoder = encoder
-        self.embedder = Embedder(encoder, metrics)
+        self.encoder = embedder.encoder
+        self.embedder = embedder
         self.admission = admission
-        self.guard = guard = admission.guard
         self.ledger = ledger
         self.metrics = metrics
         self.journal = journal
+        self._decisions = decisions or metrics.decisions
         self._clock = clock
         self._open = on_ledger_failure == "open"
-        self._archive = Archive(guard.profile.layout, windows, guard.fingerprint, window_since)
+        self._archive = archive
         self._heads = Heads(ledger, self._archive, metrics, fail_open=self._open)
         self._lock = threading.Lock()
         self._turn = threading.Lock()
@@ -101,7 +102,7 @@ class Service:
         Raises:
             LedgerError: the ledger cannot be read.
         """
-        if not self.guard.tracks:
+        if not self.admission.remembers:
             return 0.0
         entry = self.ledger.read(self._archive.key(account.pool))
         kept = self._archive.load(entry.sketch, at=self._clock())
@@ -109,7 +110,7 @@ class Service:
 
     def refuse(self, account: Account, request_id: str, error: RefusalError) -> None:
         """Write down a refusal that came before the engine."""
-        self.metrics.decisions.labels(action_of(error), "enforce").inc()
+        self._decisions.labels(action_of(error), "enforce").inc()
         blank = self._blank(self._clock(), account, request_id)
         self.journal.note(replace(blank, decision=action_of(error), reason=str(error)))
 
@@ -162,13 +163,13 @@ class Service:
         try:
             head = (
                 self._heads.take(pool, at=now)
-                if self.guard.tracks
-                else Head(0, Kept(self.guard.empty()))
+                if self.admission.remembers
+                else Head(0, self._archive.load(b"", at=now))
             )
             work = Work(pool, head, now)
             for group in alike(asks):
                 self._admit(work, group, charge)
-            if self.guard.tracks and work.records:
+            if self.admission.remembers and work.records:
                 charge.submission = self._submission(work)
         except TollkeeperError as error:
             if isinstance(error, LedgerError):
@@ -194,30 +195,18 @@ class Service:
             for ask in asks:
                 self._admit(work, [ask], charge)
             return
-        verdict = admitted.verdict
-        charge.asks.extend(asks)
-        inputs = sum(len(ask.inputs) for ask in asks)
-        noised = int(np.count_nonzero(verdict.noise_scale))
-        charge.tallies.append(
-            Tally(
-                asks[0].modality,
-                len(asks),
-                inputs,
-                verdict.charge,
-                noised,
-                verdict.coverage,
-                admitted.decision.action,
-                admitted.decision.paid_s,
-                admitted.enforced,
-            )
-        )
+        if admitted.refusal is None:
+            charge.tallies.append(tally_of(asks, admitted))
+        else:
+            self._note_refusal(asks[0].account, admitted.refusal)
         head.kept = admitted.kept
-        if self.guard.tracks and is_linked(asks[0]):
+        if self.admission.remembers and is_linked(asks[0]):
             self._mark_own(work, asks[0].account.tenant, admitted)
+        charge.asks.extend(asks)
         start = 0
         for ask in asks:
             rows = slice(start, start + len(ask.inputs))
-            charge.answers.append(answer_of(ask, admitted, rows))
+            charge.answers.append(admitted.refusal or answer_of(ask, admitted, rows))
             self._record(work, ask, admitted, rows)
             start = rows.stop
 
@@ -226,27 +215,20 @@ class Service:
         own = work.own.get(tenant)
         if own is None:
             own = work.own[tenant] = self._heads.take(self._archive.key(tenant), at=work.now)
-        before, places = own.kept, admitted.verdict.places
-        layout, spared = self.guard.profile.layout, before.spared
-        sketch = self.guard.mark_places(before.sketch, places)
-        if admitted.granted:
-            spared = layout.spare(layout.signal(before.sketch, spared), sketch)
-        elif spared is not None:
-            _, spared = layout.unspare(spared, places, np.arange(len(places)))
-        own.kept = replace(before, sketch=sketch, spared=spared)
+        own.kept = admitted.mark(own.kept)
 
     def _record(self, work: Work, ask: Ask, admitted: Admitted, rows: slice) -> None:
-        verdict, decision = admitted.verdict, admitted.decision
-        charged = float(verdict.opened[rows].sum())
+        decision, refused = admitted.decision, admitted.refusal is not None
+        charged = 0.0 if refused else float(admitted.opened[rows].sum())
         work.head.spent += charged
         work.records.append(
             replace(
                 self._blank(work.now, ask.account, ask.request_id),
-                inputs=len(ask.inputs),
-                tokens=ask.tokens,
+                inputs=0 if refused else len(ask.inputs),
+                tokens=0 if refused else ask.tokens,
                 charge=charged,
-                coverage=verdict.coverage,
-                noise_scale=float(verdict.noise_scale[rows].max(initial=0.0)),
+                coverage=admitted.coverage or 0.0,
+                noise_scale=float(admitted.noise_scale[rows].max(initial=0.0)),
                 shadow=not admitted.enforced,
                 decision=decision.action,
                 reason=decision.reason,
@@ -259,10 +241,8 @@ class Service:
         if isinstance(error, SpentError):
             self.metrics.fallbacks.labels("spent", "closed").inc()
             return
-        kept = work.head.kept
-        coverage = self._archive.reached(kept)
-        mode = "enforce" if self.admission.enforces(ask.account) else "shadow"
-        self.metrics.decisions.labels(action_of(error), mode).inc()
+        coverage = self._archive.reached(work.head.kept)
+        self._note_refusal(ask.account, error)
         self.journal.note(
             replace(
                 self._blank(work.now, ask.account, ask.request_id),
@@ -271,6 +251,10 @@ class Service:
                 reason="; ".join(getattr(error, "__notes__", ())) or str(error),
             )
         )
+
+    def _note_refusal(self, account: Account, error: TollkeeperError) -> None:
+        mode = "enforce" if self.admission.enforces(account) else "shadow"
+        self._decisions.labels(action_of(error), mode).inc()
 
     def _blank(self, at: float, account: Account, request_id: str) -> Record:
         """Return a record of a request that says nothing yet of what became of it."""
@@ -285,7 +269,7 @@ class Service:
             charge=0.0,
             coverage=0.0,
             noise_scale=0.0,
-            profile=self.guard.version,
+            profile=self.admission.version,
         )
 
     def _submission(self, work: Work) -> Submission:
@@ -345,10 +329,11 @@ class Service:
             self.metrics.inputs.labels(tally.modality).inc(tally.inputs)
             self.metrics.charged.inc(tally.charged)
             self.metrics.noised.inc(tally.noised)
-            self.metrics.coverage.observe(tally.coverage)
+            if tally.coverage is not None:
+                self.metrics.coverage.observe(tally.coverage)
             self.metrics.puzzle_seconds.inc(tally.paid_s)
             mode = "enforce" if tally.enforced else "shadow"
-            self.metrics.decisions.labels(tally.decision, mode).inc(tally.requests)
+            self._decisions.labels(tally.decision, mode).inc(tally.requests)
 
     def give_back(self, asks: Sequence[Ask]) -> None:
         """Give back what asks paid that are not answered, or are charged anew."""
@@ -385,3 +370,14 @@ class Service:
         if isinstance(outcome, TollkeeperError):
             raise outcome
         return outcome
+
+
+class Guarded(Service):
+    """A service of embeddings, whose answers a guard prices."""
+
+    admission: Admission
+
+    @property
+    def guard(self) -> Guard:
+        """What prices its answers."""
+        return self.admission.guard

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from tollkeeper.gateway.asks import Ask
-from tollkeeper.gateway.service import Service
+from tollkeeper.gateway.service import Guarded
 from tollkeeper.types import Account, Embeddings
 
 
 class View:
     """The guarded victim as an encoder: each call is charged to one account."""
 
-    def __init__(self, service: Service, account: Account) -> None:
+    def __init__(self, service: Guarded, account: Account) -> None:
         """Look at `service` through `account`."""
         self._service = service
         self._account = account

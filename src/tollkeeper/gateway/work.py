@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from tollkeeper.gateway.admission import Admitted
-from tollkeeper.gateway.asks import Answer, Ask, Charge
+import numpy as np
+
+from tollkeeper.gateway.admits import Admitted
+from tollkeeper.gateway.asks import Answer, Ask, Charge, Tally
 from tollkeeper.gateway.heads import Head
 from tollkeeper.ledger.base import Submission
 from tollkeeper.types import Account, Record
@@ -65,10 +67,25 @@ def answer_of(ask: Ask, admitted: Admitted, rows: slice) -> Answer:
     """Return what one of several asks that were admitted together gets."""
     paid = ask.proof is not None and admitted.decision.paid_s > 0
     return Answer(
-        admitted.embeddings[rows],
+        admitted.outputs[rows],
         ask.tokens,
         receipt=ask.proof.id if paid and ask.proof is not None else None,
         allowance=admitted.decision.allowance,
+    )
+
+
+def tally_of(asks: Sequence[Ask], admitted: Admitted) -> Tally:
+    """Return what to count of asks that were admitted together."""
+    return Tally(
+        asks[0].modality,
+        len(asks),
+        sum(len(ask.inputs) for ask in asks),
+        float(admitted.opened.sum()),
+        int(np.count_nonzero(admitted.noise_scale)),
+        admitted.coverage,
+        admitted.decision.action,
+        admitted.decision.paid_s,
+        admitted.enforced,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -43,6 +44,24 @@ class SGD:
 
 
 @dataclass(frozen=True, slots=True)
+class AdamW:
+    """Adam with decay apart from the gradient (Loshchilov and Hutter 2019).
+
+    Its second moment forgets faster than usual, as is the custom for transformers.
+    """
+
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+
+    def __call__(self, parameters: list[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+        """Make the optimizer."""
+        # Fused: one call for all of a transformer's many small weights.
+        return torch.optim.AdamW(
+            parameters, lr=rate, betas=self.betas, weight_decay=self.weight_decay, fused=True
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Schedule:
     """How long and how fast to train.
 
@@ -51,12 +70,14 @@ class Schedule:
         batch: rows per step; the incomplete rest of an epoch is left out.
         rate: learning rate at the start; it falls to zero along a cosine.
         optimizer: what to do with gradients.
+        warmup: epochs over which the rate first rises in a line, under that cosine.
     """
 
     epochs: int = 100
     batch: int = 256
     rate: float = 1e-3
     optimizer: Optimizer = Adam()
+    warmup: int = 0
 
     def __post_init__(self) -> None:
         """Refuse a schedule that cannot be kept.
@@ -64,11 +85,17 @@ class Schedule:
         Raises:
             ConfigurationError: negative epochs, no rows per step, or no learning rate.
         """
-        if self.epochs < 0 or self.batch < 1 or not 0 < self.rate < np.inf:
+        if min(self.epochs, self.warmup) < 0 or self.batch < 1 or not 0 < self.rate < np.inf:
             raise ConfigurationError(
                 "expected at least 0 epochs, 1 row per step and a learning rate above 0, "
-                f"got {self.epochs}, {self.batch} and {self.rate}"
+                f"got {self.epochs} (warm-up {self.warmup}), {self.batch} and {self.rate}"
             )
+
+    def share(self, step: int, per_epoch: int) -> float:
+        """Return which share of the rate a step takes: the lower of warm-up and cosine."""
+        steps = max(1, self.epochs * per_epoch)
+        falling = (1 + math.cos(math.pi * step / steps)) / 2
+        return min(falling, (step + 1) / max(1, self.warmup * per_epoch))
 
 
 def fit(
@@ -102,8 +129,8 @@ def fit(
         raise ConfigurationError(f"expected at least 2 answers to train on, got {count}")
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     optimizer = schedule.optimizer(parameters, schedule.rate)
-    steps = schedule.epochs * max(1, count // schedule.batch)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(1, steps))
+    per_epoch = max(1, count // schedule.batch)
+    decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: schedule.share(i, per_epoch))
     order = generator(rng)
     _mode(modules, training=True)
     mean = float("nan")

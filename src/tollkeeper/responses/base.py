@@ -9,13 +9,12 @@ from tollkeeper.types import Images, Probabilities
 
 @runtime_checkable
 class Perturbation(Protocol):
-    """Changes answers; equal queries of one key always get equal answers.
+    """Changes answers; equal queries of one key always get equal answers."""
 
-    Attributes:
-        name: as experiments and settings call it.
-    """
-
-    name: str
+    @property
+    def name(self) -> str:
+        """As experiments and records call it."""
+        ...
 
     def __call__(self, inputs: Images, outputs: Probabilities, *, key: bytes) -> Probabilities:
         """Return what leaves.

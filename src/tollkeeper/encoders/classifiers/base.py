@@ -5,12 +5,13 @@ Whatever asks, meters, serves or copies an encoder can so ask, meter, serve or c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from tollkeeper.encoders.base import Encoder, checked
-from tollkeeper.errors import EncoderError, InputError
+from tollkeeper.errors import ConfigurationError, EncoderError, InputError
 from tollkeeper.types import Batch, Images, Probabilities
 
 SUM_TOLERANCE = 1e-3
@@ -25,11 +26,30 @@ class Classifier(Encoder, Protocol):
 
     Attributes:
         classes: their names, in the order of the columns.
-        input_shape: (c, h, w) of the pictures it takes; None for a classifier of text.
     """
 
     classes: tuple[str, ...]
-    input_shape: tuple[int, int, int] | None
+
+    @property
+    def input_shape(self) -> tuple[int, int, int] | None:
+        """(c, h, w) of the pictures it takes; None for a classifier of text."""
+        ...
+
+
+def class_names(given: Sequence[str] | None, n: int, *, whose: str) -> tuple[str, ...]:
+    """Return the names of n classes: as given, else their numbers from 0.
+
+    Raises:
+        ConfigurationError: another number of names, an empty one, one given twice, or one class.
+    """
+    names = tuple(map(str, range(n))) if given is None else tuple(given)
+    if n < 2:
+        raise ConfigurationError(f"{whose}: expected at least 2 classes, got {n}")
+    if len(names) != n:
+        raise ConfigurationError(f"{whose} answers for {n} classes, got {len(names)} names of them")
+    if len(set(names)) < n or not all(names):
+        raise ConfigurationError(f"{whose}: expected {n} different names of classes, none empty")
+    return names
 
 
 def checked_probabilities(rows: object, *, n: int, classes: int) -> Probabilities:

@@ -1,0 +1,1 @@
+"""Prediction APIs: what detectors of theft find, what they cost, and who gets past them."""

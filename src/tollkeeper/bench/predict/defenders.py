@@ -1,0 +1,249 @@
+"""The detectors under comparison: each fitted from nothing, and timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import nn
+
+from tollkeeper.bench.predict.networks import Kind, build
+from tollkeeper.bench.predict.scene import Scene
+from tollkeeper.detectors.base import Detector
+from tollkeeper.detectors.edm import Edm
+from tollkeeper.detectors.floors import Energy, MaxSoftmax, PixelShare
+from tollkeeper.detectors.lab.edm import fit_edm
+from tollkeeper.detectors.lab.mae import MaeLayout
+from tollkeeper.detectors.lab.mae_fit import MaeRecipe
+from tollkeeper.detectors.lab.outlier_exposure import fit_outlier_exposure
+from tollkeeper.detectors.lab.same import SameRecipe, fit_same
+from tollkeeper.detectors.outlier_exposure import OutlierExposure
+from tollkeeper.detectors.same import RESTORED, Same
+from tollkeeper.graphs import Graph
+from tollkeeper.lab.fit import AdamW, Schedule
+from tollkeeper.lab.progress import silent
+from tollkeeper.types import Images, Probabilities
+
+SAME_FORMS: Mapping[str, float] = {"same": 0.99, "same-x": 1.0, "same-y": 0.0}
+"""Names to alpha."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """How long detectors are trained, and how large they are.
+
+    Attributes:
+        network: architecture of OE's victim, EDM's members and SAME's auxiliary model.
+        width: of the first layer of OE's victim, EDM's members and SAME's auxiliary model.
+        mae_epochs: of the autoencoder.
+        mae_warmup: of these.
+        mae_rate: its learning rate.
+        mae_width: of its tokens.
+        mae_patch: pixels a side.
+        mae_encoder: blocks.
+        mae_decoder: blocks.
+        mae_heads: of attention.
+        mae_ratios: mask ratios of its batches.
+        auxiliary_epochs: of SAME's auxiliary model.
+        oe_epochs: of OE's victim.
+        edm_members: of EDM's ensemble.
+        edm_epochs: of each of them.
+    """
+
+    network: Kind = "conv3"
+    width: int = 16
+    mae_epochs: int = 40
+    mae_warmup: int = 3
+    mae_rate: float = 2e-3
+    mae_width: int = 64
+    mae_patch: int = 4
+    mae_encoder: int = 3
+    mae_decoder: int = 1
+    mae_heads: int = 4
+    mae_ratios: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
+    auxiliary_epochs: int = 6
+    oe_epochs: int = 6
+    edm_members: int = 3
+    edm_epochs: int = 5
+
+    def build(self, scene: Scene, rng: np.random.Generator) -> nn.Module:
+        """Return an untrained classifier of a scene's images."""
+        return build(self.network, scene.shape, len(scene.classes), rng, width=self.width)
+
+    def recipe(self) -> SameRecipe:
+        """Return how SAME is fitted."""
+        layout = MaeLayout(
+            patch=self.mae_patch,
+            width=self.mae_width,
+            encoder=self.mae_encoder,
+            decoder=self.mae_decoder,
+            heads=self.mae_heads,
+        )
+        schedule = Schedule(
+            epochs=self.mae_epochs,
+            batch=128,
+            rate=self.mae_rate,
+            optimizer=AdamW(),
+            warmup=self.mae_warmup,
+        )
+        return SameRecipe(
+            mae=MaeRecipe(layout=layout, ratios=self.mae_ratios, schedule=schedule),
+            schedule=Schedule(epochs=self.auxiliary_epochs, batch=128, rate=1e-3),
+        )
+
+
+@dataclass(slots=True)
+class Defense:
+    """Fitted detectors of one victim.
+
+    Attributes:
+        detectors: by name.
+        seconds: that each took to train, from nothing; those that share networks share them.
+        own: what answers where a detector brings a victim of its own, by its name.
+    """
+
+    detectors: dict[str, Detector] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    own: dict[str, Callable[[Images], Probabilities]] = field(default_factory=dict)
+
+    @property
+    def same(self) -> Same:
+        """Return SAME as published."""
+        found = self.detectors["same"]
+        assert isinstance(found, Same)
+        return found
+
+    def restore(self, images: Images) -> Images:
+        """Return (n, c, h, w) images as SAME's autoencoder restores them three times over."""
+        for _ in range(3):
+            parts = [images[start : start + 256] for start in range(0, len(images), 256)]
+            made = [self.same.reconstruction.run(part)[RESTORED] for part in parts]
+            images = np.clip(np.concatenate(made), 0, 1)
+        return images
+
+
+LOGITS = "logits"
+FLOORS = ("max-softmax", "energy", "pixel-share")
+"""What a learned detector must beat to be worth its cost."""
+
+Fit = Callable[["Fitter"], Iterator[Detector]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitter:
+    """What detectors are fitted on.
+
+    Attributes:
+        scene: its training images, and those from outside.
+        victim: its network as a graph to `logits`.
+        answers: (n, k) the victim's, to the training images.
+        fitting: sizes.
+        rng: all randomness of one detector.
+    """
+
+    scene: Scene
+    victim: Graph
+    answers: Probabilities
+    fitting: Fitting
+    rng: np.random.Generator
+
+    def network(self, rng: np.random.Generator) -> nn.Module:
+        """Return an untrained classifier of the victim's kind."""
+        return self.fitting.build(self.scene, rng)
+
+
+def _schedule(epochs: int) -> Schedule:
+    return Schedule(epochs=epochs, batch=128, rate=1e-3)
+
+
+def _same(fitter: Fitter) -> Iterator[Detector]:
+    scene = fitter.scene
+    found = fit_same(
+        scene.train,
+        scene.train_labels,
+        fitter.answers,
+        classes=len(scene.classes),
+        make_network=fitter.network,
+        recipe=fitter.fitting.recipe(),
+        rng=fitter.rng,
+        progress=silent,
+    )
+    yield from (found.weighted(alpha) for alpha in SAME_FORMS.values())
+
+
+def _oe(fitter: Fitter) -> Iterator[Detector]:
+    scene = fitter.scene
+    yield fit_outlier_exposure(
+        scene.train,
+        scene.train_labels,
+        scene.outside,
+        classes=len(scene.classes),
+        make_network=fitter.network,
+        rng=fitter.rng,
+        schedule=_schedule(fitter.fitting.oe_epochs),
+    )
+
+
+def _edm(fitter: Fitter) -> Iterator[Detector]:
+    scene = fitter.scene
+    yield fit_edm(
+        scene.train,
+        scene.train_labels,
+        scene.outside,
+        # Classes of the other set beyond the victim's are folded: any function of the input hashes.
+        scene.outside_labels % len(scene.classes),
+        classes=len(scene.classes),
+        make_network=fitter.network,
+        rng=fitter.rng,
+        members=fitter.fitting.edm_members,
+        schedule=_schedule(fitter.fitting.edm_epochs),
+    )
+
+
+def _floors(fitter: Fitter) -> Iterator[Detector]:
+    scene, classes = fitter.scene, len(fitter.scene.classes)
+    yield MaxSoftmax(scene.shape, classes)
+    yield Energy(fitter.victim, classes=classes)
+    yield PixelShare.fitted(scene.train, classes=classes)
+
+
+FITS: Mapping[str, Fit] = {"floors": _floors, "same": _same, "oe": _oe, "edm": _edm}
+"""What is fitted; `same` gives all of `SAME_FORMS`."""
+
+
+def fit_all(
+    scene: Scene,
+    victim: Graph,
+    answers: Probabilities,
+    fitting: Fitting,
+    *,
+    rng: np.random.Generator,
+    clock: Callable[[], float],
+    progress: Callable[[str], None],
+    names: Sequence[str] = tuple(FITS),
+) -> Defense:
+    """Fit detectors from nothing.
+
+    Args:
+        scene: its images.
+        victim: its network as a graph to `logits`.
+        answers: the victim's, to the training images.
+        fitting: sizes.
+        rng: all randomness; each detector's is its own.
+        clock: monotonic seconds.
+        progress: told what is fitted next.
+        names: of `FITS`; one detector's randomness does not depend on which others there are.
+    """
+    defense = Defense()
+    for (name, fit), draws in zip(FITS.items(), rng.spawn(len(FITS)), strict=True):
+        if name not in names:
+            continue
+        progress(f"fitting {name}")
+        began = clock()
+        for detector in fit(Fitter(scene, victim, answers, fitting, draws)):
+            defense.detectors[detector.name] = detector
+            defense.seconds[detector.name] = clock() - began
+            if isinstance(detector, OutlierExposure | Edm):
+                defense.own[detector.name] = detector.answer
+    return defense

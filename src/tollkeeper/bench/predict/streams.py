@@ -1,0 +1,231 @@
+"""What thieves ask: their queries in order, with the answers, and the copies they make of them.
+
+A thief is run once for each data set, with the largest budget; what a smaller budget would have
+asked is taken out of that. One stream is judged by all detectors, so that they can be compared in
+pairs: it was asked of the plain victim, also where a detector brings a victim of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tollkeeper.attacks.base import Attack
+from tollkeeper.attacks.classifier.copies import Conv3Copy
+from tollkeeper.attacks.classifier.dfme import DFME
+from tollkeeper.attacks.classifier.jbda import JBDA, STEP, TRandom
+from tollkeeper.attacks.classifier.knockoff import Knockoff
+from tollkeeper.attacks.classifier.recorder import Recorder
+from tollkeeper.bench.predict.metrics import accuracy, agreement
+from tollkeeper.bench.predict.rendering import like_emnist, like_mnist
+from tollkeeper.bench.predict.scene import Scene
+from tollkeeper.encoders.lab.torch_classifier import TorchClassifier
+from tollkeeper.lab.fit import SGD, Schedule
+from tollkeeper.lab.progress import silent
+from tollkeeper.types import Images, Probabilities
+
+View = Callable[[Images], Images]
+
+_INK = 0.05
+"""Above this value a pixel of MNIST is part of a stroke: .9 below white in [-1, 1]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copying:
+    """How copies are trained.
+
+    Attributes:
+        width: of a copy's first layer.
+        epochs: of the copy that a thief is left with.
+        rounds: of each of JBDA's and T-RND's rounds.
+        rate: of SGD with momentum .9.
+    """
+
+    width: int = 16
+    epochs: int = 20
+    rounds: int = 10
+    rate: float = 0.02
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class World:
+    """What a thief has.
+
+    Attributes:
+        scene: its images.
+        copying: how copies are trained.
+        restore: the defender's own autoencoder, for the thief who got hold of it.
+    """
+
+    scene: Scene
+    copying: Copying
+    restore: View
+
+
+@dataclass(frozen=True, slots=True)
+class Thief:
+    """A way to ask.
+
+    Attributes:
+        attack: makes the attack for a world.
+        pool: what it is given.
+        seeded: whether it begins with the scene's seeds, which are honest images.
+        only: the data set on which it makes sense; empty for all.
+    """
+
+    attack: Callable[[World], Attack]
+    pool: Callable[[World], Images]
+    seeded: bool = False
+    only: str = ""
+
+
+def _schedule(world: World, epochs: int) -> Schedule:
+    return Schedule(epochs=epochs, batch=64, rate=world.copying.rate, optimizer=SGD())
+
+
+def _knockoff(world: World, view: View | None = None) -> Attack:
+    return Knockoff(
+        network=Conv3Copy(world.copying.width),
+        schedule=_schedule(world, world.copying.epochs),
+        view=view,
+    )
+
+
+def _stepping(
+    kind: type[JBDA | TRandom], *, step: float = STEP, strokes: float | None = None
+) -> Callable[[World], Attack]:
+    def make(world: World) -> Attack:
+        return kind(
+            network=Conv3Copy(world.copying.width),
+            schedule=_schedule(world, world.copying.epochs),
+            rounds=_schedule(world, world.copying.rounds),
+            seeds=len(world.scene.seeds),
+            step=step,
+            strokes=strokes,
+        )
+
+    return make
+
+
+def _data_free(world: World) -> Attack:
+    return DFME(network=Conv3Copy(world.copying.width))
+
+
+def _pool(world: World) -> Images:
+    return world.scene.pool
+
+
+def _seeds(world: World) -> Images:
+    return world.scene.seeds
+
+
+def _insider(world: World) -> Images:
+    return world.scene.insider
+
+
+THIEVES: Mapping[str, Thief] = {
+    "jbda": Thief(_stepping(JBDA), _seeds, seeded=True),
+    "t_rnd": Thief(_stepping(TRandom), _seeds, seeded=True),
+    "knockoff": Thief(_knockoff, _pool),
+    "dfme_untrained": Thief(_data_free, _pool),
+}
+"""The thieves of tables 1 and 2, and T-RND. With less than some 100,000 queries DFME's generator
+has learned nothing, and what is detected is noise; hence its name here."""
+
+ADAPTIVE: Mapping[str, Thief] = {
+    "jbda_half_step": Thief(_stepping(JBDA, step=STEP / 2), _seeds, seeded=True),
+    "jbda_strokes": Thief(_stepping(JBDA, strokes=_INK), _seeds, seeded=True, only="mnist"),
+    "knockoff_matched": Thief(
+        _knockoff, lambda world: like_mnist(world.scene.pool, world.scene.seeds), only="mnist"
+    ),
+    "knockoff_projected": Thief(lambda world: _knockoff(world, world.restore), _pool),
+    "insider": Thief(_knockoff, _insider),
+    "insider_emnist": Thief(
+        _knockoff, lambda world: like_emnist(world.scene.insider), only="mnist"
+    ),
+}
+"""Thieves who know the detector. `insider` asks images like the honest ones, which is where
+nothing can be told apart; `insider_emnist` asks the same images drawn as EMNIST draws, which no
+thief needs, to show what of a detection is of the drawing."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stream:
+    """What one thief asked.
+
+    Attributes:
+        name: of the thief.
+        images: (n, c, h, w) in asking order.
+        answers: (n, k) the victim's.
+        seeds: honest images at the beginning.
+        copied: the copy's accuracy on the honest users' images.
+        agreed: on how many of those it says what the victim says.
+    """
+
+    name: str
+    images: Images
+    answers: Probabilities
+    seeds: int
+    copied: float
+    agreed: float
+
+    def first(
+        self, budget: int, *, rng: np.random.Generator, seeds: bool = False
+    ) -> NDArray[np.intp]:
+        """Return the places of what a thief with this budget would have asked.
+
+        Of a round of JBDA that the budget cuts, a random part is asked, as in the attack.
+
+        Args:
+            budget: queries, the seeds among them.
+            rng: chooses of a round.
+            seeds: whether the seeds are counted as the thief's.
+        """
+        budget = min(budget, len(self.images))
+        if not self.seeds:
+            return np.arange(budget)
+        begun = self.seeds
+        while 2 * begun <= budget:
+            begun *= 2
+        rest = np.arange(begun, min(2 * begun, len(self.images)))
+        cut = np.sort(rng.permutation(rest)[: budget - begun])
+        return np.concatenate([np.arange(0 if seeds else self.seeds, begun), cut])
+
+
+def ask(
+    name: str,
+    thief: Thief,
+    world: World,
+    victim: TorchClassifier,
+    *,
+    budget: int,
+    rng: np.random.Generator,
+    clock: Callable[[], float],
+) -> Stream:
+    """Run a thief against a victim, and see what its copy is worth.
+
+    Args:
+        name: of the thief.
+        thief: of `THIEVES` or `ADAPTIVE`.
+        world: what it has.
+        victim: whom it asks.
+        budget: queries; a thief with fewer images asks those.
+        rng: all randomness of the attack.
+        clock: monotonic seconds.
+    """
+    attack, pool, recorder = thief.attack(world), thief.pool(world), Recorder(victim)
+    most = min(budget, attack.most_queries(len(pool), 1))
+    stolen = attack(recorder, pool, budget=most, rng=rng, clock=clock, progress=silent)
+    scene = world.scene
+    said = stolen.surrogate.embed(scene.honest)
+    return Stream(
+        name,
+        recorder.images,
+        recorder.probabilities,
+        seeds=len(scene.seeds) if thief.seeded else 0,
+        copied=accuracy(said, scene.honest_labels),
+        agreed=agreement(said, victim.embed(scene.honest)),
+    )

@@ -1,0 +1,319 @@
+"""Who gets a prediction, and for what: detectors advise, the plan decides."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tollkeeper.encoders.classifiers.base import checked_probabilities
+from tollkeeper.errors import (
+    BudgetExhausted,
+    DetectorError,
+    InputRefused,
+    RefusalError,
+    RequestError,
+    TollkeeperError,
+)
+from tollkeeper.gateway.admits import Admitted, BaseAdmission
+from tollkeeper.gateway.archive import Kept
+from tollkeeper.gateway.asks import Ask
+from tollkeeper.gateway.booth import Booth
+from tollkeeper.gateway.grants import Grants
+from tollkeeper.gateway.metrics import Metrics
+from tollkeeper.gateway.plans import Plans
+from tollkeeper.gateway.policy import EXHAUSTED, Decision, action_of, check_budget
+from tollkeeper.gateway.predict_archive import Marks, Past
+from tollkeeper.gateway.predict_tariff import Evidence, Tariff
+from tollkeeper.gateway.predictor import checked_scores
+from tollkeeper.ledger.spent import SpentStore
+from tollkeeper.types import Account, Images, Probabilities, Scores
+
+E = TypeVar("E", bound=TollkeeperError)
+
+MOST_TARIFFS = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Query:
+    """One request with what is new in it.
+
+    Attributes:
+        ask: the request.
+        tariff: of its account's plan.
+        enforced: whether decisions are carried out.
+        past: of its pool.
+        since: when the pool's window began.
+        fresh: (n,) which inputs are new.
+        new: (m,) marks of the new ones.
+        scores: (m,) of the new ones; zeros without a detector.
+        ranks: (m,) of the new ones.
+    """
+
+    ask: Ask
+    tariff: Tariff
+    enforced: bool
+    past: Past
+    since: float
+    fresh: NDArray[np.bool_]
+    new: Marks
+    scores: Scores
+    ranks: Scores
+
+    @property
+    def pictures(self) -> Images:
+        """The tensors that were asked: (n, c, h, w)."""
+        return np.stack([_picture(item) for item in self.ask.inputs])
+
+    @property
+    def answers(self) -> Probabilities:
+        """What the classifier said: (n, k)."""
+        assert self.ask.embeddings is not None
+        return self.ask.embeddings
+
+    def asked(self, past: Past) -> Past:
+        """Return a past in which the new inputs are asked too."""
+        return past.with_asked(self.new)
+
+    def where(self, suspicion: float | None = None, due_s: float = 0.0) -> str:
+        """Return for the operator what was found, and what was due."""
+        known = self.past.suspicion if suspicion is None else suspicion
+        price = f", {due_s:.3g} s due" if due_s else ""
+        rank = f"rank {self.ranks.max():.4f}, account at {known:.4g}"
+        return f"{len(self.new)} new, {rank}{price}"
+
+
+class PredictAdmission(BaseAdmission):
+    """Ranks what is new in a request, and lets the account's plan decide.
+
+    What a refusal taught about an account is kept, or asking would be a free oracle of what the
+    detectors find suspicious.
+    """
+
+    remembers = True
+
+    def __init__(
+        self,
+        evidence: Evidence,
+        *,
+        booth: Booth,
+        plans: Plans,
+        grants: Grants,
+        spent: SpentStore,
+        clock: Callable[[], float],
+        metrics: Metrics,
+        shadow: bool,
+        hash_rate: float,
+        marking_key: bytes,
+        response_key: bytes,
+    ) -> None:
+        """Hold the parts; those not named here are as in `BaseAdmission`.
+
+        Args:
+            evidence: what tells queries apart.
+            booth: takes tolls.
+            plans: what accounts meet.
+            grants: reads grants.
+            spent: what of grants is used up.
+            clock: seconds since the epoch.
+            metrics: instruments of this server.
+            shadow: nothing is enforced for anyone.
+            hash_rate: hashes a second of the reference machine.
+            marking_key: secret by which inputs are recognized.
+            response_key: secret of responses; one for all tenants, so that several of them cannot
+                average noise away.
+
+        Raises:
+            ConfigurationError: a plan's ranks or outputs cannot be had.
+        """
+        super().__init__(
+            booth=booth, plans=plans, grants=grants, spent=spent, clock=clock, shadow=shadow
+        )
+        detector = evidence.detector
+        self.version = f"predictions/{detector.name if detector else 'none'}"
+        self._evidence = evidence
+        self._metrics = metrics
+        self._hash_rate = hash_rate
+        self._marking_key = marking_key
+        self._response_key = response_key
+        self._tariff_of = lru_cache(MOST_TARIFFS)(lambda plan: Tariff.of(plan, evidence))
+        self.check(plans)
+
+    def check(self, plans: Plans) -> None:
+        """Refuse plans that cannot hold here.
+
+        Raises:
+            ConfigurationError: a plan's ranks or outputs cannot be had.
+        """
+        for plan in plans.all:
+            self._tariff_of(plan)
+
+    def ladder(self, account: Account) -> Tariff:
+        """Return the tariff of an account."""
+        return self._tariff_of(self.plans.of(account.plan).plan)
+
+    def admit(self, kept: Kept, asks: Sequence[Ask], *, spent: float) -> Admitted | None:
+        """Decide about one request; see `BaseAdmission`."""
+        if len(asks) > 1:
+            return None
+        query = self._query(asks[0], kept)
+        count = len(query.new)
+        if not count:
+            return self._answered(query, query.past, _same, Decision("answered", "nothing new"))
+        check_budget(spent + count, query.ask.account.budget)
+        grant = self._use_grant(query.ask.account, asks)
+        if grant is not None:
+            # Noted as asked and not as suspicious, as the guard does with coverage.
+            decision = Decision("granted", f"{query.where()}; grant {grant.id}")
+            return self._answered(query, query.asked(query.past), query.asked, decision)
+        for rank in query.ranks.tolist():
+            self._metrics.ranks.observe(rank)
+        return self._decide(query)
+
+    def _query(self, ask: Ask, kept: Kept) -> _Query:
+        plans, past = self.plans, Past.of(kept)  # plans may be replaced meanwhile
+        marks = np.array([self._mark(item) for item in ask.inputs], np.uint32)
+        fresh = past.unseen(marks)
+        scores = np.concatenate(ask.scores)[fresh] if ask.scores else np.zeros(int(fresh.sum()))
+        return _Query(
+            ask,
+            self._tariff_of(plans.of(ask.account.plan).plan),
+            self._enforced(plans, ask.account),
+            past,
+            kept.since,
+            fresh,
+            marks[fresh],
+            scores,
+            self._evidence.ranks(scores),
+        )
+
+    def _mark(self, item: Any) -> int:
+        """Return what an input is recognized by: a keyed hash, the same in every process."""
+        digest = hashlib.blake2b(_content(item), key=self._marking_key, digest_size=4).digest()
+        return int.from_bytes(digest, "little")
+
+    def _decide(self, query: _Query) -> Admitted:
+        """Refuse, or take the toll, or answer; in shadow only say which."""
+        if query.enforced and query.tariff.alarms(query.past.suspicion):
+            raise _with_note(BudgetExhausted(EXHAUSTED), query.where())
+        trail, after = self._watched(query, query.past)
+        due_s = query.tariff.work(query.scores) / self._hash_rate
+        where = query.where(after.suspicion, due_s)
+        paid_s, action = 0.0, "challenged" if due_s else "answered"
+        refusal = _refusal(query, trail)
+        if refusal is not None:
+            action = action_of(refusal)
+        if refusal is not None and query.enforced:
+            after = replace(after, suspicion=max(after.suspicion, float(trail.max())))
+            learn = partial(self._learned, query)
+            return self._answered(query, after, learn, Decision(action, where), refusal)
+        if due_s and query.enforced:
+            paid_s, action = self._collect(query, due_s, where), "paid"
+        decision = Decision(action, where, paid_s)
+        note = partial(self._noted, query)
+        return self._answered(query, query.asked(after), note, decision)
+
+    def _collect(self, query: _Query, due_s: float, where: str) -> float:
+        try:
+            return self.booth.collect(query.ask, due_s, query.tariff)
+        except (RefusalError, RequestError) as error:
+            self.refund([query.ask])
+            raise _with_note(error, where) from None
+
+    def _watched(self, query: _Query, past: Past) -> tuple[Scores, Past]:
+        """Let the account detector see what is new.
+
+        Returns:
+            The account's suspicion before each new input, and its past after all of them.
+        """
+        detector = self._evidence.account
+        if detector is None:
+            return np.zeros(len(query.new)), past
+        inputs, answers = query.pictures[query.fresh], query.answers[query.fresh]
+        try:
+            found, state = detector.update(past.account or detector.empty(), inputs, answers)
+        except TollkeeperError:
+            raise
+        except Exception as error:
+            raise DetectorError(
+                f"{detector.name} raised {type(error).__name__}: {error}"
+            ) from error
+        found = checked_scores(found, n=len(query.new))
+        trail = np.concatenate([[past.suspicion], found[:-1]])
+        return trail, replace(past, suspicion=float(found[-1]), account=state)
+
+    def _learned(self, query: _Query, past: Past) -> Past:
+        return self._watched(query, past)[1]
+
+    def _noted(self, query: _Query, past: Past) -> Past:
+        return query.asked(self._learned(query, past))
+
+    def _answered(
+        self,
+        query: _Query,
+        after: Past,
+        note: Callable[[Past], Past],
+        decision: Decision,
+        refusal: RefusalError | None = None,
+    ) -> Admitted:
+        """Return what leaves, if anything does; `note` does to another past what led to `after`."""
+        answers = query.answers
+        if query.enforced and query.tariff.responses and refusal is None:
+            changed = query.tariff.respond(query.pictures, answers, key=self._response_key)
+            answers = checked_probabilities(changed, n=len(answers), classes=answers.shape[1])
+        return Admitted(
+            answers,
+            query.fresh,
+            after.kept(query.since),
+            lambda own: note(Past.of(own)).kept(own.since),
+            decision,
+            query.enforced,
+            None,
+            np.zeros(len(answers), np.float32),
+            refusal,
+        )
+
+
+def _refusal(query: _Query, trail: Scores) -> RefusalError | None:
+    """Return why new inputs are not answered: their account's alarm, or the rank of one.
+
+    The client learns which input it is, and no more.
+    """
+    tariff = query.tariff
+    if any(map(tariff.alarms, trail.tolist())):
+        return BudgetExhausted(EXHAUSTED)
+    if tariff.refuse_rank is None or not (query.ranks >= tariff.refuse_rank).any():
+        return None
+    place = int(np.flatnonzero(query.fresh)[query.ranks >= tariff.refuse_rank][0])
+    return InputRefused(f"input[{place}] is not answered by this API. Leave it out.")
+
+
+def _with_note(error: E, note: str) -> E:
+    """Tell the operator's record more than the client."""
+    error.add_note(note)
+    return error
+
+
+def _same(past: Past) -> Past:
+    return past
+
+
+def _content(item: Any) -> bytes:
+    """Return the bytes of an input, a text or a canonical tensor."""
+    return item.encode() if isinstance(item, str) else item.tobytes()
+
+
+def _picture(item: Any) -> NDArray[np.float32]:
+    """Return a tensor as it is, and for a text one that stands for it: its hash."""
+    if isinstance(item, str):
+        digest = hashlib.sha256(item.encode()).digest()
+        item = np.frombuffer(digest, np.uint8).astype(np.float32).reshape(1, 1, -1) / np.float32(
+            255
+        )
+    tensor: NDArray[np.float32] = item
+    return tensor

@@ -1,0 +1,143 @@
+"""What is kept of a pool that asks for predictions, and how it lies in the ledger."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tollkeeper.errors import GuardError
+from tollkeeper.gateway.archive import Kept
+from tollkeeper.gateway.pools import pool_key
+from tollkeeper.guard.windows import Windows
+from tollkeeper.types import Sketch
+
+ASKED: Final = 4096
+"""Inputs that are remembered, the newest: 16 KiB, and one new input in a million looks old."""
+
+_HEAD = struct.Struct("<ddI")
+_MARK = np.dtype("<u4")
+
+Marks = NDArray[np.uint32]
+"""(n,) keyed hashes of inputs."""
+
+
+def _nothing() -> Marks:
+    return np.empty(0, _MARK)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Past:
+    """What is known of a pool.
+
+    Attributes:
+        asked: marks of its newest inputs, the oldest first; these are answered again for free.
+        suspicion: of its account detector after the last new input.
+        account: state of that detector; empty for who asked nothing.
+    """
+
+    asked: Marks = field(default_factory=_nothing)
+    suspicion: float = 0.0
+    account: bytes = b""
+
+    def unseen(self, marks: Marks) -> NDArray[np.bool_]:
+        """Return which inputs are new; of equal ones the first."""
+        first = np.zeros(len(marks), np.bool_)
+        first[np.unique(marks, return_index=True)[1]] = True
+        return first & ~np.isin(marks, self.asked)
+
+    def with_asked(self, marks: Marks) -> Past:
+        """Return a past in which these new inputs are asked too."""
+        asked = np.concatenate([self.asked, marks])[-ASKED:]
+        return replace(self, asked=asked)
+
+    def pardoned(self) -> Past:
+        """Return a past without suspicion; what was asked stays free."""
+        return Past(self.asked)
+
+    @classmethod
+    def of(cls, kept: Kept) -> Past:
+        """Read what `kept` wrote.
+
+        Raises:
+            GuardError: it is no such state.
+        """
+        data = kept.sketch.tobytes()
+        if not data:
+            return cls()
+        if len(data) < _HEAD.size:
+            raise GuardError(f"expected the state of an account, got {len(data)} bytes")
+        _, suspicion, count = _HEAD.unpack_from(data)
+        end = _HEAD.size + count * _MARK.itemsize
+        if count > ASKED or len(data) < end:
+            raise GuardError(f"expected marks of {count} inputs, got {len(data)} bytes")
+        asked = np.frombuffer(data, _MARK, count, offset=_HEAD.size)
+        return cls(asked, suspicion, data[end:])
+
+    def kept(self, since: float) -> Kept:
+        """Return this past as a state whose window began at `since`."""
+        head = _HEAD.pack(since, self.suspicion, len(self.asked))
+        data = head + self.asked.astype(_MARK).tobytes() + self.account
+        return Kept(np.frombuffer(data, np.uint8), since)
+
+
+@dataclass(frozen=True, slots=True)
+class PredictArchive:
+    """Takes the pasts of pools out of the ledger's bytes and puts them back.
+
+    A window forgets suspicion, and not what is free.
+
+    Attributes:
+        fingerprint: of the classifier and its detectors.
+        windows: when suspicion is forgotten; None never.
+    """
+
+    fingerprint: str
+    windows: Windows | None = None
+
+    def key(self, pool: str) -> str:
+        """Return the ledger's name of a pool."""
+        return pool_key(pool, self.fingerprint)
+
+    def load(self, data: bytes, *, at: float) -> Kept:
+        """Read what `dump` wrote, as it is by now.
+
+        Raises:
+            GuardError: the bytes are no such state.
+        """
+        sketch: Sketch = np.frombuffer(data, np.uint8)
+        if not data:
+            return Kept(sketch, 0.0 if self.windows is None else self.windows.start(at))
+        Past.of(Kept(sketch))
+        (since, _, _) = _HEAD.unpack_from(data)
+        return self.turned(Kept(sketch, since), at=at)
+
+    def dump(self, kept: Kept) -> bytes:
+        """Return the bytes to store."""
+        return kept.sketch.tobytes()
+
+    def reached(self, kept: Kept) -> float:  # noqa: ARG002 - nothing is covered here
+        """Return 0: predictions cover no space."""
+        return 0.0
+
+    def turned(self, kept: Kept, *, at: float) -> Kept:
+        """Return what is left of a state by now."""
+        if self.windows is None or self.windows.start(at) <= kept.since:
+            return kept
+        return Past.of(kept).pardoned().kept(self.windows.start(at))
+
+    def united(self, *kept: Kept) -> Kept:
+        """Return one state for several: all that is free, and the worst suspicion of any."""
+        pasts = [Past.of(one) for one in kept]
+        if not pasts:
+            return Kept(np.empty(0, np.uint8))
+        worst = max(pasts, key=lambda past: (past.suspicion, len(past.account)))
+        marks = np.concatenate([past.asked for past in pasts])
+        # Of an input that several asked the newest stays.
+        newest = len(marks) - 1 - np.unique(marks[::-1], return_index=True)[1]
+        asked = marks[np.sort(newest)][-ASKED:]
+        since = max(one.since for one in kept)
+        return Past(asked, worst.suspicion, worst.account).kept(since)
