@@ -240,7 +240,9 @@ class PredictAdmission(BaseAdmission):
         except TollkeeperError:
             raise
         except Exception as error:
-            raise DetectorError(f"{detector.name} raised {type(error).__name__}: {error}") from error
+            raise DetectorError(
+                f"{detector.name} raised {type(error).__name__}: {error}"
+            ) from error
         found = checked_scores(found, n=len(query.new))
         trail = np.concatenate([[past.suspicion], found[:-1]])
         return trail, replace(past, suspicion=float(found[-1]), account=state)
@@ -310,6 +312,8 @@ def _picture(item: Any) -> NDArray[np.float32]:
     """Return a tensor as it is, and for a text one that stands for it: its hash."""
     if isinstance(item, str):
         digest = hashlib.sha256(item.encode()).digest()
-        item = np.frombuffer(digest, np.uint8).astype(np.float32).reshape(1, 1, -1) / np.float32(255)
+        item = np.frombuffer(digest, np.uint8).astype(np.float32).reshape(1, 1, -1) / np.float32(
+            255
+        )
     tensor: NDArray[np.float32] = item
     return tensor

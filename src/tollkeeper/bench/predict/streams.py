@@ -23,7 +23,7 @@ from tollkeeper.bench.predict.metrics import accuracy, agreement
 from tollkeeper.bench.predict.rendering import like_emnist, like_mnist
 from tollkeeper.bench.predict.scene import Scene
 from tollkeeper.encoders.lab.torch_classifier import TorchClassifier
-from tollkeeper.lab.fit import SGD, Schedule
+from tollkeeper.lab.fit import Adam, Schedule
 from tollkeeper.lab.progress import silent
 from tollkeeper.types import Images, Probabilities
 
@@ -41,13 +41,13 @@ class Copying:
         width: of a copy's first layer.
         epochs: of the copy that a thief is left with.
         rounds: of each of JBDA's and T-RND's rounds.
-        rate: of SGD with momentum .9.
+        rate: of Adam.
     """
 
     width: int = 16
     epochs: int = 20
     rounds: int = 10
-    rate: float = 0.02
+    rate: float = 1e-3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +83,7 @@ class Thief:
 
 
 def _schedule(world: World, epochs: int) -> Schedule:
-    return Schedule(epochs=epochs, batch=64, rate=world.copying.rate, optimizer=SGD())
+    return Schedule(epochs=epochs, batch=64, rate=world.copying.rate, optimizer=Adam())
 
 
 def _knockoff(world: World, view: View | None = None) -> Attack:
