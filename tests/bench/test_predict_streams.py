@@ -66,7 +66,12 @@ def test_a_smaller_budget_asks_a_part_of_a_larger_one() -> None:
 def test_a_stream_without_seeds_is_cut() -> None:
     """The first queries of a larger budget are those of a smaller one."""
     stream = Stream(
-        "knockoff", np.zeros((9, 1, 2, 2), np.float32), np.zeros((9, 2)), 0, copied=0, agreed=0
+        "knockoff",
+        np.zeros((9, 1, 2, 2), np.float32),
+        np.zeros((9, 2), np.float32),
+        0,
+        copied=0,
+        agreed=0,
     )
     assert stream.first(4, rng=np.random.default_rng(0)).tolist() == [0, 1, 2, 3]
 
