@@ -10,7 +10,7 @@ import subprocess
 import sysconfig
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,10 @@ import numpy as np
 import pytest
 
 from tollkeeper.encoders.base import Encoder
+from tollkeeper.encoders.classifiers.base import Classifier
 from tollkeeper.gateway import assembly, server
 from tollkeeper.gateway.pools import pool_key
+from tollkeeper.gateway.predict_tariff import Evidence
 from tollkeeper.gateway.settings import Settings
 from tollkeeper.gateway.stores import open_stores
 from tollkeeper.guard.calibration import Calibration
@@ -63,6 +65,14 @@ class LiveGateway:
         headers = {"Authorization": f"Bearer {key or self.key}", **options.pop("headers", {})}
         return httpx2.post(f"{self.url}/embeddings", headers=headers, **content, **options)
 
+    def classify(
+        self, body: Any, *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> httpx2.Response:
+        """Send a body to `/v1/classify`: bytes as they are, anything else as JSON."""
+        content = {"content": body} if isinstance(body, bytes) else {"json": body}
+        given = {"Authorization": f"Bearer {key or self.key}", **(headers or {})}
+        return httpx2.post(f"{self.url}/classify", headers=given, **content)
+
     def embed(self, inputs: Any, *, key: str | None = None, **fields: Any) -> np.ndarray[Any, Any]:
         """Return the embeddings of inputs as (n, d)."""
         body = {"model": self.gateway.service.encoder.name, "input": inputs, **fields}
@@ -86,15 +96,21 @@ class LiveGateway:
 
 
 def _serve(
-    settings: Settings, encoder: Encoder | None, stack: ExitStack, *, clock: Callable[[], float]
+    settings: Settings,
+    encoder: Encoder | None,
+    stack: ExitStack,
+    *,
+    clock: Callable[[], float],
+    **predicting: Any,
 ) -> LiveGateway:
     stores = open_stores(settings, clock=clock)
     gateway = server.Gateway(
         settings,
         stores,
-        encoder=encoder or assembly.make_encoder(settings),
+        encoder=encoder or assembly.served_encoder(settings),
         clock=clock,
         rng=np.random.default_rng(0),
+        **predicting,
     )
     key, _ = stores.keyring.create("default")
     ports: list[int] = []
@@ -151,8 +167,12 @@ def start_gateway(tmp_path: Path) -> Iterator[StartGateway]:
             encoder: Encoder | None = None,
             *,
             clock: Callable[[], float] = time.time,
+            classifier: Classifier | None = None,
+            evidence: Evidence | None = None,
             **fields: Any,
         ) -> LiveGateway:
+            if encoder is None and classifier is not None:
+                fields["encoder"] = "none"
             if encoder is not None and "calibration" not in fields:
                 path = tmp_path / "calibration.tk"
                 rng = np.random.default_rng(1)
@@ -167,7 +187,8 @@ def start_gateway(tmp_path: Path) -> Iterator[StartGateway]:
                 "admin_token": "test-admin-token",
                 **fields,
             }
-            return _serve(Settings(**given), encoder, stack, clock=clock)
+            predicting = {"classifier": classifier, "evidence": evidence}
+            return _serve(Settings(**given), encoder, stack, clock=clock, **predicting)
 
         yield start
 

@@ -31,6 +31,7 @@ THEFT = [
     "same-ratio",
     "same-addon",
     "same-speed",
+    "prediction-responses",
 ]
 
 

@@ -258,9 +258,9 @@ def test_a_report_says_what_a_new_input_meets(parts: Any, monkeypatch: Any) -> N
     assert operator.tenant("a").standing == "free"
     asks(gateway, "a", "a", [f"text {number}" for number in range(60)])
     assert operator.tenant("a").standing == "pays"
-    monkeypatch.setattr(operator, "_plans", Plans({}, "guard", Scale(0.05, 0.1, refuses=True)))
+    monkeypatch.setattr(operator, "plans", Plans({}, "guard", Scale(0.05, 0.1, refuses=True)))
     assert operator.tenant("a").standing == "refused"
-    monkeypatch.setattr(operator, "_plans", Plans({}, "guard", Scale(0.05, 0.1, refuses=False)))
+    monkeypatch.setattr(operator, "plans", Plans({}, "guard", Scale(0.05, 0.1, refuses=False)))
     assert operator.tenant("a").standing == "pays"
     operator.suspend("a")
     assert operator.tenant("a").standing == "suspended"

@@ -228,4 +228,4 @@ def test_models_are_openai_models() -> None:
     one = model_body("a/b", 12)
     assert one == b'{"id":"a/b","object":"model","created":12,"owned_by":"tollkeeper"}'
     assert Model.model_validate_json(one).id == "a/b"
-    assert models_body(["a/b"], 12) == b'{"object":"list","data":[%b]}' % one
+    assert models_body({"a/b": 12}) == b'{"object":"list","data":[%b]}' % one

@@ -37,6 +37,7 @@ _LAB = (
     "predict.same_ratio",
     "predict.same_addon",
     "predict.scoring_speed",
+    "predict.prediction_responses",
 )
 """Modules with an experiment that needs the lab tools, most of them."""
 

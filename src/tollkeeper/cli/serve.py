@@ -38,7 +38,16 @@ def serve(
     admin_port: Annotated[
         int | None, typer.Option(help="Port of the admin plane; 0 picks one.")
     ] = None,
-    encoder: Annotated[str | None, typer.Option(help="SPEC of the encoder to guard.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="SPEC of the encoder to guard; none is none.")
+    ] = None,
+    classifier: Annotated[
+        str | None, typer.Option(help="SPEC of a classifier to guard, at /v1/classify.")
+    ] = None,
+    detector: Annotated[
+        Path | None,
+        typer.Option(help="What `tollkeeper detectors fit` wrote for the classifier."),
+    ] = None,
     data_dir: DataDir = None,
     profile: Annotated[str | None, typer.Option(help="Guard profile.")] = None,
     config: Config = None,
@@ -55,7 +64,7 @@ def serve(
     ledger: Ledger = None,
     as_json: Json = False,
 ) -> None:
-    """Serve a guarded embedding API; the first start prints an API key once."""
+    """Serve a guarded embedding or prediction API; the first start prints an API key once."""
     from tollkeeper.gateway.settings import load
 
     read = partial(
@@ -66,6 +75,8 @@ def serve(
         admin_host=admin_host,
         admin_port=admin_port,
         encoder=encoder,
+        classifier=classifier,
+        detector=detector,
         data_dir=data_dir,
         profile=profile,
         calibration=calibration,
@@ -90,28 +101,37 @@ def _run(settings: Settings, reread: Callable[[], Settings], *, as_json: bool) -
 
     import numpy as np
 
-    from tollkeeper.gateway import assembly, server
+    from tollkeeper.gateway import assembly, predict_assembly, server
     from tollkeeper.gateway.stores import open_stores
 
-    # The encoder first: a mistyped SPEC must not leave a data folder behind.
-    encoder = assembly.make_encoder(settings)
+    # The models first: a mistyped SPEC must not leave a data folder behind.
+    encoder = assembly.served_encoder(settings)
+    classifier = predict_assembly.make_classifier(settings)
     stores = open_stores(settings, clock=server.wall_clock)
     gateway = server.Gateway(
-        settings, stores, encoder=encoder, clock=server.wall_clock, rng=np.random.default_rng()
+        settings,
+        stores,
+        encoder=encoder,
+        classifier=classifier,
+        clock=server.wall_clock,
+        rng=np.random.default_rng(),
     )
 
     def announce(data_port: int, admin_port: int) -> None:
         facts = {
             "url": f"http://{_reachable(settings.host)}:{data_port}/v1",
             "admin_url": f"http://{_reachable(settings.admin_host)}:{admin_port}",
-            "model": encoder.name,
+            "model": encoder.name if encoder else None,
+            "classifier": classifier.name if classifier else None,
+            "detector": gateway.detector,
             "profile": settings.profile,
             "shadow": settings.shadow,
             "plan": settings.plan,
-            "mode": gateway.service.admission.plans.of("").plan.mode,
+            "mode": gateway.plans.of("").plan.mode,
             "key": _first_key(stores),
         }
-        emit(facts, as_json=as_json, prose=lambda facts: _welcome(facts, settings, encoder.accepts))
+        accepts = encoder.accepts if encoder else frozenset()
+        emit(facts, as_json=as_json, prose=lambda facts: _welcome(facts, settings, accepts))
 
     async def run() -> None:
         stop = server.stop_on_signals()
@@ -158,21 +178,27 @@ def _first_key(stores: Stores) -> str | None:
 
 def _welcome(facts: Mapping[str, Any], settings: Settings, accepts: Container[str]) -> str:
     """Return what the operator reads when the server is up."""
-    guard = f"profile {facts['profile']}, plan {facts['plan']}"
+    served = [str(facts[kind]) for kind in ("model", "classifier") if facts[kind]]
+    guard = f"profile {facts['profile']}, " if facts["model"] else ""
+    guard += f"detector {facts['detector']}, " if facts["classifier"] else ""
+    guard += f"plan {facts['plan']}"
     guard += ", nothing enforced" if facts["shadow"] or facts["mode"] == "shadow" else ""
     token = "set by you" if settings.admin_token else f"in {settings.data_dir / 'admin.token'}"
     text = (
-        f"Tollkeeper serves {facts['model']} at {facts['url']} ({guard})\n"
+        f"Tollkeeper serves {' and '.join(served)} at {facts['url']} ({guard})\n"
         f"Admin plane at {facts['admin_url']} (token {token})"
     )
     if facts["key"] is None:
         return text
-    return f"""{text}
+    text += f"""
 
 Created tenant {FIRST_TENANT}. This is its API key, shown only now:
 
 {facts["key"]}
-
+"""
+    if facts["model"] is None:
+        return f"{text}\nWhat to send it is in docs/classify.md.\n"
+    return f"""{text}
 Try it with curl:
 
 {_curl(facts, accepts)}

@@ -60,9 +60,14 @@ class Admission(BaseAdmission):
         Args:
             guard: prices what an answer reveals.
             policy: decides whether there is one.
-            booth, plans, grants, spent, clock, shadow: see `BaseAdmission`.
+            booth: takes tolls.
+            plans: what accounts meet.
+            grants: reads grants.
+            spent: what of grants is used up.
+            clock: seconds since the epoch.
             rng: source of fresh noise, for profiles that use it.
             metrics: instruments of this server.
+            shadow: nothing is enforced for anyone.
             key_version: version of the tenants' transform keys.
         """
         super().__init__(

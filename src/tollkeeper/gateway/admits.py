@@ -110,6 +110,13 @@ class BaseAdmission(ABC):
             RequestError: the same; it asks for more than one challenge can be for.
         """
 
+    def check(self, plans: Plans) -> None:  # noqa: B027 - most plans hold everywhere
+        """Refuse plans that cannot hold here.
+
+        Raises:
+            ConfigurationError: says which and why.
+        """
+
     def enforces(self, account: Account) -> bool:
         """Return whether decisions about an account are carried out."""
         return self._enforced(self.plans, account)

@@ -1,7 +1,7 @@
-"""The data plane: a raw ASGI callable that answers the OpenAI embeddings API.
+"""The data plane: a raw ASGI callable that answers the OpenAI embeddings API, and predictions.
 
-`POST /v1/embeddings`, `GET /v1/models`, `GET /v1/models/{id}`, `GET /livez` and
-`GET /readyz`; nothing else answers.
+`POST /v1/embeddings`, `POST /v1/classify`, `GET /v1/models`, `GET /v1/models/{id}`, `GET /livez`
+and `GET /readyz`; nothing else answers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from urllib.parse import unquote
@@ -24,21 +23,20 @@ from tollkeeper.errors import (
     RequestError,
 )
 from tollkeeper.gateway import wire
-from tollkeeper.gateway.asks import Answer, Ask
 from tollkeeper.gateway.auth import KeyRing
-from tollkeeper.gateway.desk import Desk, Paid
-from tollkeeper.gateway.engine import Engine
-from tollkeeper.gateway.images import count_pixels, decode_images
+from tollkeeper.gateway.calls import Call, Receive, Reply
+from tollkeeper.gateway.desk import Desk
 from tollkeeper.gateway.metrics import Metrics
-from tollkeeper.gateway.places import Allowance, Places
+from tollkeeper.gateway.places import Places
 from tollkeeper.gateway.policy import check_standing
+from tollkeeper.gateway.routes import Route
 from tollkeeper.types import Account
 
 Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-SMALL_BYTES = 256 * 1024  # above this, work on a body leaves the event loop
+_UNSERVED = {"/v1/embeddings": "encoder", "/v1/classify": "classifier"}
+"""Paths that a server may not serve, and the setting that lets it."""
 
 _JSON = (b"content-type", b"application/json")
 _NO_KEY = (
@@ -48,73 +46,44 @@ _NO_KEY = (
 _log = logging.getLogger("tollkeeper.app")
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A whole HTTP response."""
-
-    status: int
-    body: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One HTTP request as its handler gets it."""
-
-    method: str
-    path: str
-    headers: Mapping[bytes, bytes]
-    receive: Receive
-    request_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Models:
-    """The model names that are served.
-
-    Attributes:
-        name: the encoder's own name.
-        aliases: further names that clients may ask for.
-        created: seconds since the epoch, shown by `GET /v1/models`.
-    """
-
-    name: str
-    aliases: tuple[str, ...] = ()
-    created: int = 0
-
-    @property
-    def all(self) -> tuple[str, ...]:
-        """Every name, the encoder's own first."""
-        return (self.name, *self.aliases)
-
-
 class DataPlane:
     """The ASGI application that clients reach."""
 
     def __init__(
         self,
-        engine: Engine,
+        routes: Mapping[str, Route],
         keyring: KeyRing,
         *,
-        desk: Desk,
-        models: Models,
+        desk: Desk | None,
         limits: wire.Limits,
         places: Places,
         metrics: Metrics,
         ready: Callable[[], Awaitable[None]],
         body_timeout_s: float,
     ) -> None:
-        """Hold the parts; `ready` raises a TollkeeperError while the server cannot answer."""
-        self._engine = engine
+        """Hold the parts.
+
+        Args:
+            routes: what answers bodies, by path.
+            keyring: knows accounts.
+            desk: sells passes; None where nobody does.
+            limits: what a request may hold.
+            places: what requests hold at once.
+            metrics: instruments of this server.
+            ready: raises a TollkeeperError while the server cannot answer.
+            body_timeout_s: for a whole body.
+        """
+        self._routes = routes
         self._keyring = keyring
         self._desk = desk
-        self._models = models
+        self._models = {
+            name: route.models.created for route in routes.values() for name in route.models.all
+        }
         self._limits = limits
         self._places = places
         self._metrics = metrics
         self._ready = ready
         self._body_timeout_s = body_timeout_s
-        self._pixels = Allowance(limits.max_request_pixels)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request; other scope types are not served."""
@@ -143,87 +112,40 @@ class DataPlane:
 
     def _route(self, path: str) -> tuple[str, Callable[[Call], Awaitable[Reply]]]:
         """Return a bounded label and the handler of a path."""
-        if path == "/v1/embeddings":
-            return path, self._embeddings
+        route = self._routes.get(path)
+        if route is not None:
+            return path, partial(self._answer, route)
+        if path in _UNSERVED:
+            return path, _unserved
         if path == "/v1/models" or path.startswith("/v1/models/"):
             return "/v1/models", self._list_models
-        if path == "/tollkeeper/v1/challenges":
-            return path, self._challenges
+        if path == "/tollkeeper/v1/challenges" and self._desk is not None:
+            return path, partial(self._challenges, self._desk)
         if path in {"/livez", "/readyz"}:
             return path, self._health
         return "other", _not_found
 
-    async def _embeddings(self, call: Call) -> Reply:
+    async def _answer(self, route: Route, call: Call) -> Reply:
         if call.method != "POST":
             return _not_allowed(call, "POST")
         account = self._account(call)
-        self._desk.check(account, call.request_id)
+        route.door.check(account, call.request_id)
         with self._places.admitted(account.tenant, self._announced(call)):
             body = await self._read(call)
             with self._places.working():
-                return await self._answer(account, body, call)
+                return await route.answer(account, body, call)
 
-    async def _challenges(self, call: Call) -> Reply:
+    async def _challenges(self, desk: Desk, call: Call) -> Reply:
         """Sell a pass: what a client that plans many requests may pay ahead."""
         if call.method != "POST":
             return _not_allowed(call, "POST")
         account = self._account(call)
-        self._desk.check(account, call.request_id)
+        desk.check(account, call.request_id)
         with self._places.admitted(account.tenant, self._announced(call)), self._places.working():
             inputs = wire.parse_prepayment(await self._read(call))
             # Reads the ledger.
-            challenge = await asyncio.to_thread(self._desk.prepay, account, inputs)
+            challenge = await asyncio.to_thread(desk.prepay, account, inputs)
         return Reply(200, wire.prepayment_body(challenge, inputs), (wire.NO_STORE,))
-
-    async def _paid(self, account: Account, body: bytes, call: Call) -> Paid:
-        """Check the proof that came with a request, if one did."""
-        token = call.headers.get(wire.PROOF)
-        if token is None:
-            return Paid()
-        verify = partial(self._desk.verify, token.decode("latin-1"), account, body)
-        return verify() if len(body) <= SMALL_BYTES else await asyncio.to_thread(verify)
-
-    async def _answer(self, account: Account, body: bytes, call: Call) -> Reply:
-        parse = partial(wire.parse_embeddings, body, limits=self._limits)
-        request = parse() if len(body) <= SMALL_BYTES else await asyncio.to_thread(parse)
-        if request.model not in self._models.all:
-            raise ModelNotFoundError(
-                f"The model '{request.model}' does not exist or you do not have access to it.",
-                param="model",
-            )
-        paid = await self._paid(account, body, call)
-        ask = Ask(
-            account,
-            request.inputs,
-            request.modality,
-            request.dimensions,
-            call.request_id,
-            body=body,
-            proof=paid.proof,
-            fault=paid.fault,
-        )
-        if request.modality == "image" and not self._engine.takes_data_uris:
-            answer = await self._answer_images(ask)
-        else:
-            answer = await self._engine.answer(ask)
-        encode = partial(
-            wire.encode_embeddings,
-            answer.embeddings,
-            model=request.model,
-            tokens=answer.tokens,
-            encoding_format=request.encoding_format,
-        )
-        small = answer.embeddings.nbytes <= SMALL_BYTES
-        content = encode() if small else await asyncio.to_thread(encode)
-        return Reply(200, content, wire.answer_headers(answer.receipt, answer.allowance))
-
-    async def _answer_images(self, ask: Ask) -> Answer:
-        """Decode off the event loop, with a bound on the pixels of all requests together."""
-        limits = self._limits
-        pixels = await asyncio.to_thread(count_pixels, ask.inputs, limits=limits)
-        async with self._pixels.hold(pixels):
-            ask.inputs = await asyncio.to_thread(decode_images, ask.inputs, limits=limits)
-            return await self._engine.answer(ask)
 
     async def _list_models(self, call: Call) -> Reply:
         if call.method not in {"GET", "HEAD"}:
@@ -231,11 +153,11 @@ class DataPlane:
         check_standing(self._account(call))
         path = call.path
         if path in {"/v1/models", "/v1/models/"}:
-            return Reply(200, wire.models_body(self._models.all, self._models.created))
+            return Reply(200, wire.models_body(self._models))
         name = unquote(path.removeprefix("/v1/models/"))
-        if name not in self._models.all:
+        if name not in self._models:
             raise ModelNotFoundError(f"The model '{name}' does not exist.", param="model")
-        return Reply(200, wire.model_body(name, self._models.created))
+        return Reply(200, wire.model_body(name, self._models[name]))
 
     async def _health(self, call: Call) -> Reply:
         if call.method not in {"GET", "HEAD"}:
@@ -289,6 +211,10 @@ class DataPlane:
                         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
         except TimeoutError as error:
             raise RequestError("the body did not arrive in time; send it again") from error
+
+
+async def _unserved(call: Call) -> Reply:
+    return _from_wire(wire.unserved(call.method, call.path, _UNSERVED[call.path]))
 
 
 async def _not_found(call: Call) -> Reply:

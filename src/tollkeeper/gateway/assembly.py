@@ -27,6 +27,7 @@ from tollkeeper.gateway.operator import Operator
 from tollkeeper.gateway.plans import GUARD, Plan, Plans, Scale
 from tollkeeper.gateway.policy import Policy
 from tollkeeper.gateway.pools import Deployment
+from tollkeeper.gateway.predict_tariff import Evidence
 from tollkeeper.gateway.service import Guarded, ServiceLedger
 from tollkeeper.gateway.settings import Settings
 from tollkeeper.gateway.stores import Stores
@@ -36,12 +37,14 @@ from tollkeeper.guard.profiles import Profile
 from tollkeeper.guard.windows import Windows
 from tollkeeper.ledger.spent import Fuse, MemorySpent, SpentStore, open_spent_store
 
+NO_ENCODER: Final = "none"
+
 RATES: Final[Mapping[str, float]] = {SHA_256: 1_000_000.0, SCRYPT: 20.0}
 """Evaluations a second on the reference machine: one core of a slow laptop with our Python client,
 below what was measured (`pow-calibration`: hash_rate.python)."""
 
 
-def make_guard(settings: Settings, *, master: bytes, encoder: Encoder) -> Guard:
+def make_guard(settings: Settings, master: bytes, encoder: Encoder) -> Guard:
     """Build the guard of a profile for an encoder.
 
     Raises:
@@ -64,23 +67,30 @@ def guard_secret(master: bytes, model: str) -> bytes:
 
 
 def describe(
-    settings: Settings, guard: Guard, encoder: Encoder, previous: Deployment | None, *, now: float
+    settings: Settings,
+    guard: Guard | None,
+    encoder: Encoder | None,
+    evidence: Evidence | None,
+    previous: Deployment | None,
+    *,
+    now: float,
 ) -> Deployment:
-    """Return what a data directory is about to serve."""
+    """Return what a data directory is about to serve; without an encoder there is no guard."""
     turning = windows(settings.window, settings.carry_over)
     since = previous.window_since if previous and previous.window is not None else 0.0
     return Deployment(
-        encoder.name,
-        encoder.dim,
-        settings.profile,
-        guard.fingerprint,
+        encoder.name if encoder else "",
+        encoder.dim if encoder else 0,
+        settings.profile if encoder else "none",
+        guard.fingerprint if guard else "",
         settings.encoder,
-        guard.calibration.knee,
+        guard.calibration.knee if guard else None,
         settings.window,
         settings.carry_over,
         settings.key_version,
         settings.refuse_at_ceiling,
         0.0 if turning is None else since or turning.start(now),
+        evidence.fingerprint if evidence else "",
     )
 
 
@@ -215,6 +225,15 @@ def make_operator(settings: Settings, stores: Stores, *, clock: Callable[[], flo
         ConfigurationError: the data directory is damaged, or a plan is wrong.
     """
     return operator_of(settings, stores, Deployment.load(settings.data_dir), clock=clock)
+
+
+def served_encoder(settings: Settings) -> Encoder | None:
+    """Load the encoder that is to be guarded; `none` is none.
+
+    Raises:
+        ConfigurationError: as for `make_encoder`.
+    """
+    return None if settings.encoder == NO_ENCODER else make_encoder(settings)
 
 
 def make_encoder(settings: Settings) -> Encoder:

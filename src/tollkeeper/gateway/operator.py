@@ -60,7 +60,11 @@ class Store(
 
 
 class Operator:
-    """The operator's verbs over a ledger."""
+    """The operator's verbs over a ledger.
+
+    Attributes:
+        plans: by which it reports; may be replaced.
+    """
 
     def __init__(
         self,
@@ -82,7 +86,7 @@ class Operator:
         self._keyring = keyring
         self._deployment = deployment
         self._clock = clock
-        self._plans = plans
+        self.plans = plans
         self._grants = grants
         self._spent = spent
         self._sleep = sleep
@@ -158,8 +162,8 @@ class Operator:
             ConfigurationError: there is no such plan.
             UnknownNameError: there is no such tenant.
         """
-        if plan and plan not in self._plans.names:
-            known = ", ".join(self._plans.names)
+        if plan and plan not in self.plans.names:
+            known = ", ".join(self.plans.names)
             raise ConfigurationError(f"expected a plan of {known}, got {plan!r}")
         self._change(replace(self._find(name), plan=plan), "plan", plan or "default")
 
@@ -308,13 +312,9 @@ class Operator:
             sleep=self._sleep,
         )
 
-    def replace_plans(self, plans: Plans) -> None:
-        """Report by other plans from now on."""
-        self._plans = plans
-
     def plan_warnings(self) -> list[str]:
         """Return what an operator should know about plans: a sentence each."""
-        return self._plans.warnings()
+        return self.plans.warnings()
 
     def check_plans(self, plans: Plans) -> None:
         """Refuse plans that leave a tenant without its own: the default might be harder on it.
@@ -362,7 +362,7 @@ class Operator:
 
     def _report(self, tenant: Tenant) -> TenantReport:
         entry = self._read(tenant)
-        ladder = self._plans.of(tenant.plan)
+        ladder = self.plans.of(tenant.plan)
         coverage = alone = scale = None
         reached = 0.0
         if self._tracks:
@@ -382,8 +382,8 @@ class Operator:
             alone=alone,
             noise_scale=scale,
             standing="suspended" if tenant.suspended else ladder.rung(reached),
-            plan=tenant.plan or self._plans.default,
-            mode=self._plans.mode(tenant.name, tenant.plan, tenant.mode),
+            plan=tenant.plan or self.plans.default,
+            mode=self.plans.mode(tenant.name, tenant.plan, tenant.mode),
             price_s=ladder.seconds(reached),
             grant=grant,
             grant_left=None if grant is None else grant.inputs - self._spent(grant.account),

@@ -43,6 +43,7 @@ class Deployment:
         refuses: whether pools at the profile's ceiling are refused.
         window_since: start of the first window since windows were turned on; sketches from
             before count as of that one.
+        predictions: fingerprint of the classifier and its detectors; empty without one.
     """
 
     model: str
@@ -56,6 +57,7 @@ class Deployment:
     key_version: int = 1
     refuses: bool = True
     window_since: float = 0.0
+    predictions: str = ""
 
     def save(self, data_dir: Path) -> None:
         """Write `deployment.json`.

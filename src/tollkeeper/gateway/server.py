@@ -19,20 +19,22 @@ import numpy as np
 import uvicorn
 
 from tollkeeper import __version__
-from tollkeeper.challenge.puzzle import SCRYPT, SHA_256
 from tollkeeper.encoders.base import Encoder
+from tollkeeper.encoders.classifiers.base import Classifier
 from tollkeeper.errors import ConfigurationError, TollkeeperError
 from tollkeeper.gateway import openapi, secrets, wire
 from tollkeeper.gateway.admin import create_admin_app
-from tollkeeper.gateway.app import DataPlane, Models
-from tollkeeper.gateway.archive import windows
-from tollkeeper.gateway.assembly import describe, make_guard, make_service, operator_of
+from tollkeeper.gateway.app import DataPlane
+from tollkeeper.gateway.assembly import describe, make_guard, operator_of
 from tollkeeper.gateway.desk import Desk
-from tollkeeper.gateway.engine import Engine
+from tollkeeper.gateway.lines import Common, Line, embeddings_line, predictions_line
 from tollkeeper.gateway.metrics import Metrics
-from tollkeeper.gateway.places import Places
+from tollkeeper.gateway.places import Allowance, Places
 from tollkeeper.gateway.plans import Plans
 from tollkeeper.gateway.pools import Deployment, check_unchanged
+from tollkeeper.gateway.predict_assembly import make_evidence
+from tollkeeper.gateway.predict_tariff import Evidence
+from tollkeeper.gateway.service import Guarded, Service
 from tollkeeper.gateway.settings import Settings
 from tollkeeper.gateway.stores import Stores
 from tollkeeper.ledger.spent import open_spent_store
@@ -55,56 +57,66 @@ class Gateway:
         settings: Settings,
         stores: Stores,
         *,
-        encoder: Encoder,
+        encoder: Encoder | None,
         clock: Callable[[], float],
         rng: np.random.Generator,
+        classifier: Classifier | None = None,
+        evidence: Evidence | None = None,
     ) -> None:
         """Assemble; nothing runs before `start`.
 
+        Args:
+            settings: what the operator wrote.
+            stores: ledger and keys.
+            encoder: answers embeddings, if any are served.
+            clock: seconds since the epoch.
+            rng: source of fresh noise.
+            classifier: answers predictions, if any are served.
+            evidence: what tells queries to it apart; that of the settings unless given.
+
         Raises:
-            ConfigurationError: settings do not fit the encoder.
+            ConfigurationError: settings do not fit the encoder or the classifier, or there is
+                neither.
+            EncoderError: the classifier does not answer.
             LedgerError: the ledger is damaged.
         """
+        if encoder is None and classifier is None:
+            raise ConfigurationError("encoder is none: name a classifier to serve, or an encoder")
         stores.store.check()
         metrics = Metrics()
-        guard = make_guard(settings, master=stores.master, encoder=encoder)
+        guard = None if encoder is None else make_guard(settings, stores.master, encoder)
+        if classifier is not None and evidence is None:
+            evidence = make_evidence(settings, classifier)
         previous = Deployment.load(settings.data_dir)
-        deployment = describe(settings, guard, encoder, previous, now=clock())
-        self.spent = open_spent_store(settings.spent_url)
-        self.service = make_service(
-            encoder,
-            guard,
-            stores.store,
-            clock=clock,
-            rng=rng,
-            metrics=metrics,
-            shadow=settings.shadow,
-            on_ledger_failure=settings.on_ledger_failure,
-            key_version=settings.key_version,
-            windows=windows(settings.window, settings.carry_over),
-            window_since=deployment.window_since,
-            plans=settings.plans,
-            plan=settings.plan,
-            refuses=settings.refuse_at_ceiling,
-            spent=self.spent,
-            secret=stores.master,
-            rates={SHA_256: settings.hash_rate, SCRYPT: settings.scrypt_rate},
-        )
-        self.desk = Desk(self.service)
-        self.engine = Engine(self.service)
-        self.keyring = stores.keyring
-        self.store = stores.store
-        models = Models(encoder.name, settings.model_aliases, int(clock()))
+        deployment = describe(settings, guard, encoder, evidence, previous, now=clock())
         limits = wire.Limits(
             max_body_bytes=settings.max_body_bytes,
             max_inputs=settings.max_inputs,
             max_image_pixels=settings.max_image_pixels,
         )
+        self.spent = open_spent_store(settings.spent_url)
+        self.keyring = stores.keyring
+        self.store = stores.store
+        self._operator = operator_of(settings, stores, deployment, clock=clock)
+        pixels = Allowance(limits.max_request_pixels)
+        common = Common(settings, stores, self.spent, clock, metrics, limits, pixels)
+        self.detector = evidence.detector.name if evidence and evidence.detector else None
+        self._lines: list[Line] = []
+        self._guarded: Guarded | None = None
+        desk: Desk | None = None
+        if encoder is not None and guard is not None:
+            line, self._guarded, desk = embeddings_line(
+                common, encoder, guard, rng=rng, window_since=deployment.window_since
+            )
+            self._lines.append(line)
+        if classifier is not None and evidence is not None:
+            plans, aliased = self._operator.plans, encoder is None
+            line = predictions_line(common, classifier, evidence, plans, aliased=aliased)
+            self._lines.append(line)
         self.data_plane = DataPlane(
-            self.engine,
+            {line.path: line.route for line in self._lines},
             stores.keyring,
-            desk=self.desk,
-            models=models,
+            desk=desk,
             limits=limits,
             places=Places(
                 total=settings.max_concurrency,
@@ -118,8 +130,7 @@ class Gateway:
         check_unchanged(previous, deployment, accepted=settings.accept_new_guard)
         deployment.save(settings.data_dir)
         token = settings.admin_token.get_secret_value() if settings.admin_token else None
-        self._operator = operator_of(settings, stores, deployment, clock=clock)
-        self._operator.check_plans(self.service.admission.plans)
+        self._operator.check_plans(self._operator.plans)
         self._operator.unite_pools()
         self._warn_of_plans()
         self._retention_days = settings.retention_days
@@ -132,21 +143,50 @@ class Gateway:
             token=secrets.admin_token(settings.data_dir, token),
             document=openapi.document(
                 limits=limits,
-                models=models.all,
+                models=self._lines[0].route.models.all,
                 version=__version__,
-                dim=encoder.dim,
-                accepts=encoder.accepts,
+                dim=self._lines[0].service.encoder.dim,
+                accepts=self._lines[0].service.encoder.accepts,
             ),
         )
         self._keeping: list[asyncio.Task[None]] = []
         # A thread of its own, so that no burst of large requests can delay a revocation.
         self._keeper = ThreadPoolExecutor(1, thread_name_prefix="tollkeeper-keeper")
 
+    @property
+    def service(self) -> Guarded:
+        """The service of embeddings.
+
+        Raises:
+            ConfigurationError: no encoder is served.
+        """
+        if self._guarded is None:
+            raise ConfigurationError("this server has no encoder")
+        return self._guarded
+
+    @property
+    def predictions(self) -> Service:
+        """The service of predictions.
+
+        Raises:
+            ConfigurationError: no classifier is served.
+        """
+        for line in self._lines:
+            if line.service is not self._guarded:
+                return line.service
+        raise ConfigurationError("this server has no classifier")
+
+    @property
+    def plans(self) -> Plans:
+        """The plans that hold now."""
+        return self._operator.plans
+
     async def start(self) -> None:
         """Start the engine and the watch on keys and tenants."""
-        self.engine.start()
-        if self.desk.wants_stock:
-            await asyncio.to_thread(self.desk.restock, FIRST_STOCK)
+        for line in self._lines:
+            line.engine.start()
+            if line.door.wants_stock:
+                await asyncio.to_thread(line.door.restock, FIRST_STOCK)
         self._keeping = [
             asyncio.create_task(one()) for one in (self._watch, self._tidy, self._stock_up)
         ]
@@ -157,10 +197,11 @@ class Gateway:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        await self.engine.stop(ENGINE_STOP_S)
-        close = getattr(self.service.encoder, "close", None)
-        if close is not None:
-            await asyncio.to_thread(close)
+        await asyncio.gather(*(line.engine.stop(ENGINE_STOP_S) for line in self._lines))
+        for line in self._lines:
+            close = getattr(line.service.encoder, "close", None)
+            if close is not None:
+                await asyncio.to_thread(close)
         self._keeper.shutdown()
         await asyncio.to_thread(partial(self._flush, last=True))
         await asyncio.to_thread(self.spent.close)
@@ -172,10 +213,13 @@ class Gateway:
         Raises:
             ConfigurationError: the default plan, or that of a tenant, is not written.
         """
-        plans = Plans(settings.plans, settings.plan, self.service.admission.plans.scale)
+        plans = Plans(settings.plans, settings.plan, self._operator.plans.scale)
         self._operator.check_plans(plans)
-        self.service.admission.plans = plans
-        self._operator.replace_plans(plans)
+        for line in self._lines:
+            line.service.admission.check(plans)
+        for line in self._lines:
+            line.service.admission.plans = plans
+        self._operator.plans = plans
         self._warn_of_plans()
         _log.warning("plans.reloaded default=%s", settings.plan)
 
@@ -186,10 +230,11 @@ class Gateway:
 
     def _flush(self, *, last: bool = False) -> None:
         """Write down what was refused lately."""
-        try:
-            self.service.journal.flush(last=last)
-        except TollkeeperError as error:
-            _log.warning("journal.unwritten error=%s", error)
+        for line in self._lines:
+            try:
+                line.service.journal.flush(last=last)
+            except TollkeeperError as error:
+                _log.warning("journal.unwritten error=%s", error)
 
     async def _ready(self) -> None:
         """Raise unless the ledger can be read; cheap, because anyone may ask."""
@@ -211,7 +256,7 @@ class Gateway:
         """Delete old records and link tenants now and then; beside the watch, which may not wait."""
         for turn in itertools.count():
             try:
-                await asyncio.to_thread(self.desk.prune)
+                await asyncio.to_thread(self._lines[0].door.prune)
                 if self._retention_days is not None and turn % PRUNE_TURNS == 0:
                     await asyncio.to_thread(self._operator.prune, self._retention_days)
                 if self._link_overlap is not None:
@@ -224,8 +269,9 @@ class Gateway:
         """Make puzzles of scrypt ahead, in a task of its own: revocation may not wait for them."""
         while True:
             began = time.monotonic()
-            if self.desk.wants_stock:
-                await asyncio.to_thread(self.desk.restock)
+            for line in self._lines:
+                if line.door.wants_stock:
+                    await asyncio.to_thread(line.door.restock)
             took_s = time.monotonic() - began
             await asyncio.sleep(max(SHORTEST_NAP_S, RESTING * took_s))
 

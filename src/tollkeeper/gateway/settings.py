@@ -59,6 +59,8 @@ class Settings(BaseSettings):
     retention_days: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     encoder: str = "builtin:text"
+    classifier: str | None = None
+    detector: Path | None = None
     encoder_threads: int = Field(default=1, ge=1, le=256)
     model_aliases: tuple[str, ...] = ()
     upstream_api_key: SecretStr | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import binascii
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -120,9 +120,9 @@ def model_body(name: str, created: int) -> bytes:
     return msgspec.json.encode(_model(name, created))
 
 
-def models_body(names: Sequence[str], created: int) -> bytes:
-    """Write the list of served models, for `GET /v1/models`."""
-    return msgspec.json.encode({"object": "list", "data": [_model(n, created) for n in names]})
+def models_body(models: Mapping[str, int]) -> bytes:
+    """Write the list of served models by name and creation, for `GET /v1/models`."""
+    return msgspec.json.encode({"object": "list", "data": [_model(*one) for one in models.items()]})
 
 
 def _model(name: str, created: int) -> dict[str, str | int]:
@@ -228,6 +228,13 @@ def _headers(error: BaseException) -> Headers:
 def not_found(method: str, path: str) -> ErrorReply:
     """Answer a path that is not served."""
     message = f"expected a route of this API, got {method[:20]} {path[:200]}"
+    body = error_body(message, type=_INVALID, param=None, code="unknown_url")
+    return ErrorReply(404, (), body)
+
+
+def unserved(method: str, path: str, setting: str) -> ErrorReply:
+    """Answer a path that this server could serve and does not."""
+    message = f"this server has no {setting}, so {method[:20]} {path} is not served"
     body = error_body(message, type=_INVALID, param=None, code="unknown_url")
     return ErrorReply(404, (), body)
 
