@@ -13,8 +13,10 @@ from tollkeeper.bench.predict.scene import Sizes, load_scene
 from tollkeeper.data import Dataset
 from tollkeeper.errors import ConfigurationError
 
-SIZES = Sizes(train=60, honest=50, calibration=40, seeds=10, insider=20, pool=30, outside=25)
-PARTS = ("train", "honest", "calibration", "seeds", "insider", "pool", "outside")
+SIZES = Sizes(
+    train=60, honest=50, reference=15, calibration=40, seeds=10, insider=20, pool=30, outside=25
+)
+PARTS = ("train", "honest", "reference", "calibration", "seeds", "insider", "pool", "outside")
 
 
 Load = Callable[[str, str], Dataset]
@@ -58,7 +60,7 @@ def test_both_official_splits_are_mixed(drawn: Load) -> None:
 
 def test_too_few_images_are_refused_by_name(drawn: Load) -> None:
     """What is missing, and of which set, is said before anything is trained."""
-    with pytest.raises(ConfigurationError, match=r"images of emnist_letters, got 800; lower"):
-        load_scene("mnist", replace(SIZES, pool=900), rng=np.random.default_rng(0), data={})
+    with pytest.raises(ConfigurationError, match=r"images of emnist_letters, got 1,400; lower"):
+        load_scene("mnist", replace(SIZES, pool=1500), rng=np.random.default_rng(0), data={})
     with pytest.raises(ConfigurationError, match="no scene of 'svhn'; choose from mnist, cifar10"):
         load_scene("svhn", SIZES, rng=np.random.default_rng(0), data={})

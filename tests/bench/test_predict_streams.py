@@ -83,7 +83,7 @@ def test_mnist_is_drawn_in_a_box_of_twenty_around_its_center_of_mass() -> None:
     assert rows.max() - rows.min() + 1 == 20
     assert abs(rows.mean() - 13.5) <= 0.5
     assert abs(columns.mean() - 13.5) <= 0.5
-    assert not ((made > 0) & (made < 0.1)).any()
+    assert not ((made > 0) & (made < 0.1)).any()  # The example has no gray at all.
 
 
 def test_emnist_is_blurred_and_drawn_in_a_box_of_twenty_four() -> None:

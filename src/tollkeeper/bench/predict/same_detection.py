@@ -28,7 +28,7 @@ from tollkeeper.bench.predict.speed import speeds
 from tollkeeper.bench.predict.streams import ADAPTIVE, THIEVES, Stream
 from tollkeeper.types import Scores
 
-LEARNED = ("same", "same-x", "same-y", "oe", "edm")
+LEARNED = ("same", "same-x", "same-y", "oe", "edm", "fdinet")
 RIVALS = ("oe", "edm")
 CURVE = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 """False alarms at which ROC curves are read."""
