@@ -217,13 +217,13 @@ def test_the_experiment_measures_what_it_promises(monkeypatch: pytest.MonkeyPatc
     ]
     assert runs[0] == runs[1]
     metrics = runs[0]
-    assert metrics["honest_l1.none"].value == 0
+    assert metrics["honest.none.l1_distance"].value == 0
     for response in ("top-1", "top-3", "rounded-1", "mad-argmax"):
-        assert metrics[f"honest_label_kept.{response}"].value == 1
+        assert metrics[f"honest.{response}.label_kept"].value == 1
         labels = "believed" if response == "top-1" else "labels"
         copied = metrics[f"copy_accuracy.{response}.{labels}"].value
         assert copied == metrics["copy_accuracy.none.labels"].value
-    assert metrics["honest_l1.mad"].value == pytest.approx(0.8, abs=1e-4)
+    assert metrics["honest.mad.l1_distance"].value == pytest.approx(0.8, abs=1e-4)
 
 
 def test_a_budget_above_the_pool_is_refused() -> None:

@@ -176,10 +176,38 @@ def _copies(row: Any, metrics: Mapping[str, Metric]) -> None:
     row[0].legend(fontsize=6, loc="lower left")  # the ways are the same on both sides
 
 
+def _responses(figure: Any, metrics: Mapping[str, Metric]) -> None:
+    """Draw what each response costs honest users against what is left of the best copy."""
+    axes = figure.subplots()
+    names = [name.split(".")[1] for name in metrics if name.endswith(".label_kept")]
+    for number, name in enumerate(names):
+        kept = metrics[f"honest.{name}.label_kept"].value
+        ways = _ways(metrics, f"copy_accuracy.{name}.")
+        color, best = f"C{number % 10}", max(ways.values())
+        axes.plot([kept, kept], [ways["believed"], best], color, marker="", linewidth=1)
+        axes.plot([kept], [ways["believed"]], color, marker="v", linestyle="")
+        label = f"{name}: {max(ways, key=ways.__getitem__)}"
+        axes.plot([kept], [best], color, marker="o", linestyle="", label=label)
+    axes.set_xlabel("share of honest answers whose label stays")
+    axes.set_ylabel("accuracy of the copy")
+    axes.set_title("answers believed (triangle), and the best countermeasure (circle)")
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _ways(metrics: Mapping[str, Metric], start: str) -> dict[str, float]:
+    """Return values by the last part of their names."""
+    return {
+        name.removeprefix(start): metric.value
+        for name, metric in metrics.items()
+        if name.startswith(start)
+    }
+
+
 _PICTURES: Mapping[str, Callable[[Any, Mapping[str, Metric]], None]] = {
     "guard-coverage": _signals,
     "guard-figures": _thefts,
     "guard-windows": _windows,
+    "prediction-responses": _responses,
     "toll-timelines": _tolls,
 }
 """Experiments with a picture."""

@@ -171,18 +171,16 @@ def measure(setting: Setting, context: Context) -> Measurement:
     samples = Samples()
     for found in results:
         for name, value in found.rows:
-            samples.add(name, value, *_KINDS[name.partition(".")[0]])
+            samples.add(name, value, *_kind(name))
     facts = {"victims": [found.facts for found in results]}
     return Measurement(samples.metrics(), diagnostics=facts, data=data)
 
 
-_KINDS: dict[str, tuple[Direction, str]] = {
-    "copy_accuracy": ("lower", "share"),
-    "copy_agreement": ("lower", "share"),
-    "honest_accuracy": ("higher", "share"),
-    "honest_label_kept": ("higher", "share"),
-    "honest_l1": ("lower", "distance"),
-}
+def _kind(name: str) -> tuple[Direction, str]:
+    """Return which way a metric gets better, and its unit."""
+    if name.endswith("l1_distance"):
+        return "lower", "distance"
+    return ("higher" if name.startswith("honest") else "lower"), "share"
 
 
 def run(job: Job) -> Found:
@@ -216,9 +214,9 @@ def _honest(
     name: str, plain: Probabilities, seen: Probabilities, scene: Scene
 ) -> Iterator[tuple[str, float]]:
     """Yield what honest users lose."""
-    yield f"honest_accuracy.{name}", accuracy(seen, scene.honest_labels)
-    yield f"honest_label_kept.{name}", agreement(seen, plain)
-    yield f"honest_l1.{name}", float(np.abs(seen - plain).sum(axis=1).mean())
+    yield f"honest.{name}.accuracy", accuracy(seen, scene.honest_labels)
+    yield f"honest.{name}.label_kept", agreement(seen, plain)
+    yield f"honest.{name}.l1_distance", float(np.abs(seen - plain).sum(axis=1).mean())
 
 
 def _deployments(
@@ -330,7 +328,9 @@ EXPERIMENT = Experiment(
         "copy_accuracy.noise.averaged",
         "copy_accuracy.*.inverted",
         "copy_accuracy.*.discarded",
-        "honest_*.mad",
+        "honest.*.accuracy",
+        "honest.*.label_kept",
+        "honest.*.l1_distance",
     ),
     attacks={"knockoff": "copy_accuracy.none.believed"},
 )
