@@ -21,7 +21,7 @@ Anchors = NDArray[np.float16]
 
 def feature_distances(
     rows: Sequence[NDArray[np.float32]],
-    anchors: Sequence[Anchors],
+    anchors: Sequence[NDArray[np.float32]],
     kinds: NDArray[np.intp],
 ) -> NDArray[np.float32]:
     """Return the distance of each of n queries to the anchors of its predicted class.
@@ -34,15 +34,18 @@ def feature_distances(
     Returns:
         (n, layers, a) root mean squared differences.
     """
-    count = anchors[0].shape[1]
-    found = np.empty((len(kinds), len(anchors), count), np.float32)
-    for at, (layer, wide) in enumerate(zip(rows, anchors, strict=True)):
-        for kind in np.unique(kinds):
-            of = kinds == kind
-            mine, own = layer[of].astype(np.float64), wide[kind].astype(np.float64)
-            cross = mine @ own.T
-            squares = (mine**2).sum(axis=1)[:, None] + (own**2).sum(axis=1) - 2 * cross
+    found = np.empty((len(kinds), len(anchors), anchors[0].shape[1]), np.float32)
+    for kind in np.unique(kinds):
+        of = kinds == kind
+        for at, (layer, wide) in enumerate(zip(rows, anchors, strict=True)):
+            mine, own = layer[of], wide[kind]
+            squares = _squares(mine)[:, None] + _squares(own) - 2.0 * (mine @ own.T)
             found[of, at] = np.sqrt(np.maximum(squares, 0) / own.shape[1])
+    return found
+
+
+def _squares(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = np.einsum("nd,nd->n", rows, rows, dtype=np.float64)
     return found
 
 
@@ -95,6 +98,7 @@ class FdiNet:
         self._layers = Network(layers, threads=threads, name=f"{name} layers")
         self._judge, self._judge_source = Graph(judge, threads=threads, name=f"{name} judge"), judge
         self._anchors = [np.asarray(one, np.float16) for one in anchors]
+        self._wide = [one.astype(np.float32) for one in self._anchors]
         self.shape, self.classes = self._layers.shape, len(self._anchors[0])
         made = self._layers.run(np.zeros((1, *self.shape), np.float32))
         wanted = [(self.classes, self._judge.inputs[-1], rows.shape[1]) for rows in made.values()]
@@ -107,7 +111,7 @@ class FdiNet:
         """Score n queries by the probability that each is strange; see `Detector`."""
         check_queries(inputs, outputs, shape=self.shape, classes=self.classes, name=self.name)
         rows = list(self._layers.run(inputs).values())
-        far = feature_distances(rows, self._anchors, outputs.argmax(axis=1))
+        far = feature_distances(rows, self._wide, outputs.argmax(axis=1))
         try:
             (logits,) = self._judge.run(far).values()
         except EncoderError as error:

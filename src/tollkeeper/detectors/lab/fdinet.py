@@ -54,23 +54,16 @@ def choose_anchors(
 ) -> NDArray[np.intp]:
     """Return the positions of `count` pictures for each predicted class, (k, count).
 
-    They are drawn from those whose confidence is at least `sure`; where a class has fewer, its
-    most confident ones fill up, the same ones again if need be.
-
-    Raises:
-        ConfigurationError: no picture is predicted to be of some class.
+    They are drawn from those of the class whose confidence is at least `sure`; where they are too
+    few, those that the victim finds likeliest of the class fill up.
     """
     kinds, best = answers.argmax(axis=1), answers.max(axis=1)
     chosen = np.empty((answers.shape[1], count), np.intp)
     for kind in range(len(chosen)):
-        of = np.flatnonzero(kinds == kind)
-        if not len(of):
-            raise ConfigurationError(
-                f"expected pictures of each class to choose anchors from, got none of class {kind}"
-            )
-        certain = rng.permutation(of[best[of] >= sure])
-        doubtful = of[best[of] < sure]
-        ranked = np.concatenate([certain, doubtful[np.argsort(-best[doubtful])]])
+        certain = (kinds == kind) & (best >= sure)
+        doubtful = np.flatnonzero(~certain)
+        likeliest = doubtful[np.argsort(-answers[doubtful, kind], kind="stable")]
+        ranked = np.concatenate([rng.permutation(np.flatnonzero(certain)), likeliest])
         chosen[kind] = np.resize(ranked, count)
     return chosen
 
@@ -105,7 +98,7 @@ def fit_fdinet(
         progress: told after each epoch.
 
     Raises:
-        ConfigurationError: no picture of some class, or too few beside the anchors.
+        ConfigurationError: too few pictures beside the anchors.
     """
     shape, count = tuple(images.shape[1:]), _layer_count(layers, images)
     graph = export_graph(layers, shape, outputs=tuple(f"layer-{at}" for at in range(count)))
@@ -121,7 +114,8 @@ def fit_fdinet(
         )
     honest = [layer[rest] for layer in rows], answers[rest].argmax(axis=1)
     strange = list(network.run(outliers).values()), outlier_answers.argmax(axis=1)
-    near, far = (feature_distances(x, kept, c) for x, c in (honest, strange))
+    wide = [one.astype(np.float32) for one in kept]
+    near, far = (feature_distances(x, wide, c) for x, c in (honest, strange))
     judge = _train(near, far, linear=linear, rng=rng, schedule=schedule, progress=progress)
     return FdiNet(graph, kept, export_graph(judge, near.shape[1:]))
 
