@@ -144,7 +144,7 @@ def imitate(
         ConfigurationError: fewer than 2 answers, or the loss is no longer finite.
     """
     where = next(network.parameters()).device
-    inputs = torch.from_numpy(np.ascontiguousarray(images)).to(where)
+    inputs = torch.from_numpy(images.copy()).to(where)  # Data sets are read-only.
     targets = torch.from_numpy(answers).to(where)
 
     def loss(index: Tensor) -> Tensor:
@@ -165,7 +165,7 @@ def probabilities(network: nn.Module, images: Images) -> Probabilities:
     with torch.no_grad():
         parts = [
             functional.softmax(network(part.to(where)), dim=1).cpu()
-            for part in torch.from_numpy(np.ascontiguousarray(images)).split(_TOGETHER)
+            for part in torch.from_numpy(images.copy()).split(_TOGETHER)
         ]
     found: Probabilities = torch.cat(parts).numpy()
     return found

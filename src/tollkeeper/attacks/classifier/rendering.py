@@ -82,7 +82,7 @@ def _placed(images: Images, size: float, center: NDArray[np.float64]) -> Images:
     # Where output o is taken from: input = (o - center) * shrink + there; x comes first.
     theta[:, :, 2] = (there - center * shrink)[:, ::-1]
     grid = functional.affine_grid(torch.from_numpy(theta), list(images.shape), align_corners=False)
-    pixels = torch.from_numpy(np.ascontiguousarray(images))
+    pixels = torch.from_numpy(images.copy())  # Data sets are read-only.
     placed: Images = functional.grid_sample(pixels, grid, align_corners=False).numpy()
     return placed
 
