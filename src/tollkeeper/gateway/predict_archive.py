@@ -13,7 +13,7 @@ from tollkeeper.errors import GuardError
 from tollkeeper.gateway.archive import Kept
 from tollkeeper.gateway.pools import pool_key
 from tollkeeper.guard.windows import Windows
-from tollkeeper.types import Sketch
+from tollkeeper.types import Entry, Sketch
 
 ASKED: Final = 4096
 """Inputs that are remembered, the newest: 16 KiB, and one new input in a million looks old."""
@@ -141,3 +141,13 @@ class PredictArchive:
         asked = marks[np.sort(newest)][-ASKED:]
         since = max(one.since for one in kept)
         return Past(asked, worst.suspicion, worst.account).kept(since)
+
+    def pardoned(self, kept: Kept) -> Kept:
+        """Return a state without suspicion; what was asked stays free."""
+        return Past.of(kept).pardoned().kept(kept.since)
+
+    def suspicion(self, entry: Entry, *, at: float) -> float | None:
+        """Return what the account detector thinks of a pool by now; None where none was served."""
+        if not self.fingerprint:
+            return None
+        return Past.of(self.load(entry.sketch, at=at)).suspicion
