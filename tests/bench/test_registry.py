@@ -26,6 +26,8 @@ THEFT = [
     "pow-calibration",
     "pow-logs",
     "toll-timelines",
+    "same-speed",
+    "prediction-responses",
 ]
 
 

@@ -12,7 +12,7 @@ from tollkeeper.attacks.networks.convnet import ConvNet  # noqa: E402
 from tollkeeper.attacks.networks.ngram import NGram  # noqa: E402
 from tollkeeper.attacks.surrogate import Surrogate  # noqa: E402
 from tollkeeper.errors import ConfigurationError, InputError  # noqa: E402
-from tollkeeper.lab.fit import SGD, Adam, Schedule, fit, run_network  # noqa: E402
+from tollkeeper.lab.fit import SGD, Adam, AdamW, Schedule, fit, run_network  # noqa: E402
 from tollkeeper.lab.progress import Step  # noqa: E402
 
 IMAGES = np.random.default_rng(3).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
@@ -37,9 +37,9 @@ def line(schedule: Schedule, *, count: int = 64, seed: int = 0) -> tuple[float, 
     return weight.weight.item(), steps
 
 
-@pytest.mark.parametrize("optimizer", [Adam(), SGD()])
-def test_it_learns(optimizer: Adam | SGD) -> None:
-    """Both optimizers find the one weight that fits, and the loss told falls."""
+@pytest.mark.parametrize("optimizer", [Adam(), AdamW(weight_decay=0.01), SGD()])
+def test_it_learns(optimizer: Adam | AdamW | SGD) -> None:
+    """Each optimizer finds the one weight that fits, and the loss told falls."""
     found, steps = line(Schedule(epochs=100, batch=16, rate=0.1, optimizer=optimizer))
     assert found == pytest.approx(3, abs=0.05)
     assert [step.done for step in steps] == list(range(1, 101))
@@ -47,6 +47,17 @@ def test_it_learns(optimizer: Adam | SGD) -> None:
     assert first is not None
     assert last is not None
     assert last < first / 100
+
+
+def test_the_rate_rises_under_the_cosine() -> None:
+    """The lower of a line over the warm-up and half a cosine over all steps, as published."""
+    schedule = Schedule(epochs=10, warmup=4)
+    for step in range(50):
+        cosine = 0.5 * (1 + np.cos(np.pi * step / 50))
+        assert schedule.share(step, 5) == pytest.approx(min((step + 1) / 20, cosine))
+    assert Schedule(epochs=10).share(0, 5) == 1
+    with pytest.raises(ConfigurationError, match="warm-up -1"):
+        Schedule(warmup=-1)
 
 
 def test_same_seed_same_weights() -> None:

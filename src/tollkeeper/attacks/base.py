@@ -25,6 +25,9 @@ from tollkeeper.types import Batch, Embeddings
 Clock = Callable[[], float]
 """Monotonic seconds."""
 
+UNLIMITED = 2**63 - 1
+"""What `most_queries` returns for an attack that makes its queries itself."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Theft:
@@ -75,7 +78,7 @@ class Attack(ABC):
         """Return the largest budget that the attack can spend.
 
         Args:
-            inputs: in the pool.
+            inputs: in the pool; an attack that makes its queries itself returns `UNLIMITED`.
             accounts: that are asked; few attacks ask two of them the same.
         """
         del accounts
@@ -159,6 +162,8 @@ class Attack(ABC):
         accounts = accounts_in(victim)
         self.check_accounts(accounts)
         least, most = self.asks_per_input, self.most_queries(len(queries), accounts)
+        if budget < least and most >= UNLIMITED:
+            raise ConfigurationError(f"expected a budget of at least {least:,}, got {budget:,}")
         if not least <= budget <= most:
             raise ConfigurationError(
                 f"expected a budget between {least:,} and {most:,} queries, which is what the "

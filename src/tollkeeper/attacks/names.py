@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tollkeeper.encoders.base import Modality
 from tollkeeper.errors import ConfigurationError
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 _IMAGE: frozenset[Modality] = frozenset({"image"})
 _TEXT: frozenset[Modality] = frozenset({"text"})
 _BOTH = _IMAGE | _TEXT
+_TENSOR: frozenset[Modality] = frozenset({"tensor"})
+
+Copies = Literal["encoder", "classifier"]
+"""What an attack copies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +31,27 @@ class Entry:
         summary: one line.
         source: the paper, or `ours`.
         accepts: modalities of the victims that it copies.
+        copies: what those victims are.
     """
 
     make: str
     summary: str
     source: str
     accepts: frozenset[Modality] = _IMAGE
+    copies: Copies = "encoder"
+
+
+def _of_classifiers(make: str, summary: str, source: str) -> Entry:
+    return Entry(f"classifier.presets:{make}", summary, source, _TENSOR, "classifier")
 
 
 _SSLX = "Dziedzic et al., ICML 2022"
+_KNOCKOFF = "Orekondy et al., CVPR 2019"
+_PAPERNOT = "Papernot et al., ASIA CCS 2017"
+_PRADA = "Juuti et al., EuroS&P 2019"
+_DFME = "Truong et al., CVPR 2021"
+_MAZE = "Kariyappa et al., CVPR 2021"
+_ACTIVE = "Pal et al., AAAI 2020"
 
 ATTACKS: Mapping[str, Entry] = {
     "direct-mse": Entry("presets:mse", "match raw embeddings", _SSLX, _BOTH),
@@ -83,7 +99,35 @@ ATTACKS: Mapping[str, Entry] = {
     "sybil-stop": Entry(
         "presets:sybil_stop", "the same, each left at its first perturbed answer", "ours", _BOTH
     ),
+    "knockoff": _of_classifiers("knockoff", "random pictures of a public pool", _KNOCKOFF),
+    "knockoff-adaptive": _of_classifiers("knockoff_adaptive", "a bandit picks classes", _KNOCKOFF),
+    "knockoff-rotating": _of_classifiers("knockoff_rotating", "accounts take turns", "ours"),
+    "copycat": _of_classifiers(
+        "copycat", "random pictures, labels only", "Correia-Silva et al., IJCNN 2018"
+    ),
+    "jbda": _of_classifiers("jbda", "steps along the copy's gradient", _PAPERNOT),
+    "jbda-papernot": _of_classifiers("jbda_papernot", "flipped steps, a reservoir", _PAPERNOT),
+    "jbda-strokes": _of_classifiers("jbda_strokes", "steps on what is drawn alone", "ours"),
+    "jbda-half": _of_classifiers("jbda_half", "half the step", "ours"),
+    "jbda-rotating": _of_classifiers("jbda_rotating", "accounts take turns", "ours"),
+    "t-random": _of_classifiers("t_random", "a step towards a random class", _PRADA),
+    "t-random-iterated": _of_classifiers("t_random_iterated", "the same in small steps", _PRADA),
+    "dfme": _of_classifiers("dfme", "a generator against recovered logits", _DFME),
+    "maze": _of_classifiers("maze", "a generator against probabilities", _MAZE),
+    "active-thief": _of_classifiers("active_thief", "where the copy is unsure", _ACTIVE),
+    "active-thief-center": _of_classifiers(
+        "active_thief_k_center", "far from what is known", _ACTIVE
+    ),
+    "active-thief-dfal": _of_classifiers("active_thief_dfal", "near the copy's borders", _ACTIVE),
+    "active-thief-both": _of_classifiers(
+        "active_thief_both", "near borders, far from each other", _ACTIVE
+    ),
 }
+
+
+def of(copies: Copies) -> Mapping[str, Entry]:
+    """Return the attacks that copy victims of one kind."""
+    return {name: entry for name, entry in ATTACKS.items() if entry.copies == copies}
 
 
 def find(name: str) -> Entry:

@@ -7,6 +7,9 @@ from typing import Any, TypeVar, cast
 
 from tollkeeper.attacks.base import Attack
 from tollkeeper.attacks.behind import Behind
+from tollkeeper.attacks.classifier import presets as classifier_presets
+from tollkeeper.attacks.classifier.copies import CopyFactory, Copying
+from tollkeeper.attacks.classifier.sybils import Rotating
 from tollkeeper.attacks.cont_steal import ContSteal
 from tollkeeper.attacks.direct import Direct
 from tollkeeper.attacks.head_recreation import HeadRecreation
@@ -162,7 +165,11 @@ def sybil_stop() -> StopAtNoise:
 
 
 def for_two_cores(
-    attack: A, *, text: bool = False, epochs: int = 20, network: NetworkFactory | None = None
+    attack: A,
+    *,
+    text: bool = False,
+    epochs: int = 20,
+    network: NetworkFactory | CopyFactory | None = None,
 ) -> A:
     """Return the attack with a network and a schedule that two cores can train in minutes.
 
@@ -170,11 +177,14 @@ def for_two_cores(
         attack: with its published settings.
         text: whether the victim reads text.
         epochs: passes over the answers.
-        network: another one than the small default.
+        network: another one than the small default, of the kind that the attack takes.
     """
-    if isinstance(attack, Mapped | Behind):
+    if isinstance(attack, Mapped | Behind | Rotating):
         inner = for_two_cores(attack.inner, text=text, epochs=epochs, network=network)
         return cast("A", replace(attack, inner=inner))
+    if isinstance(attack, Copying):
+        own = cast("CopyFactory | None", network)
+        return cast("A", classifier_presets.for_two_cores(attack, epochs=epochs, network=own))
     if isinstance(attack, Matched):
         direct = for_two_cores(attack.inner, text=text, epochs=epochs, network=network)
         return cast("A", replace(attack, inner=direct))

@@ -111,6 +111,7 @@ class Experiment(Generic[S]):
         attacks: public names of the attacks that it runs, each with a glob pattern as in
             `promises` of the metrics that show it.
         committed: scales whose results are kept in the repository.
+        report: turns metrics into the tables of a paper, which `bench run` prints below them.
     """
 
     id: str
@@ -121,6 +122,7 @@ class Experiment(Generic[S]):
     covers: tuple[str, ...] = ()
     attacks: Mapping[str, str] = field(default_factory=dict)
     committed: tuple[str, ...] = ("cpu",)
+    report: Callable[[Mapping[str, Metric]], str] | None = None
 
     def setting(self, scale: str, overrides: Mapping[str, str] | None = None) -> S:
         """Return the setting of a scale with `overrides` (name to text) applied.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from torch import nn
 
+from tollkeeper.bench.predict.networks import Kind, build
 from tollkeeper.bench.predict.scene import Scene
 from tollkeeper.detectors.base import Detector
 from tollkeeper.detectors.edm import Edm
+from tollkeeper.detectors.floors import Energy, MaxSoftmax, PixelShare
 from tollkeeper.detectors.lab.edm import fit_edm
 from tollkeeper.detectors.lab.mae import MaeLayout
 from tollkeeper.detectors.lab.mae_fit import MaeRecipe
@@ -18,7 +20,7 @@ from tollkeeper.detectors.lab.outlier_exposure import fit_outlier_exposure
 from tollkeeper.detectors.lab.same import SameRecipe, fit_same
 from tollkeeper.detectors.outlier_exposure import OutlierExposure
 from tollkeeper.detectors.same import RESTORED, Same
-from tollkeeper.lab.conv3 import conv3
+from tollkeeper.graphs import Graph
 from tollkeeper.lab.fit import AdamW, Schedule
 from tollkeeper.lab.progress import silent
 from tollkeeper.types import Images, Probabilities
@@ -32,6 +34,7 @@ class Fitting:
     """How long detectors are trained, and how large they are.
 
     Attributes:
+        network: architecture of OE's victim, EDM's members and SAME's auxiliary model.
         width: of the first layer of OE's victim, EDM's members and SAME's auxiliary model.
         mae_epochs: of the autoencoder.
         mae_warmup: of these.
@@ -48,6 +51,7 @@ class Fitting:
         edm_epochs: of each of them.
     """
 
+    network: Kind = "conv3"
     width: int = 16
     mae_epochs: int = 40
     mae_warmup: int = 3
@@ -62,6 +66,10 @@ class Fitting:
     oe_epochs: int = 6
     edm_members: int = 3
     edm_epochs: int = 5
+
+    def build(self, scene: Scene, rng: np.random.Generator) -> nn.Module:
+        """Return an untrained classifier of a scene's images."""
+        return build(self.network, scene.shape, len(scene.classes), rng, width=self.width)
 
     def recipe(self) -> SameRecipe:
         """Return how SAME is fitted."""
@@ -113,3 +121,129 @@ class Defense:
             made = [self.same.reconstruction.run(part)[RESTORED] for part in parts]
             images = np.clip(np.concatenate(made), 0, 1)
         return images
+
+
+LOGITS = "logits"
+FLOORS = ("max-softmax", "energy", "pixel-share")
+"""What a learned detector must beat to be worth its cost."""
+
+Fit = Callable[["Fitter"], Iterator[Detector]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitter:
+    """What detectors are fitted on.
+
+    Attributes:
+        scene: its training images, and those from outside.
+        victim: its network as a graph to `logits`.
+        answers: (n, k) the victim's, to the training images.
+        fitting: sizes.
+        rng: all randomness of one detector.
+    """
+
+    scene: Scene
+    victim: Graph
+    answers: Probabilities
+    fitting: Fitting
+    rng: np.random.Generator
+
+    def network(self, rng: np.random.Generator) -> nn.Module:
+        """Return an untrained classifier of the victim's kind."""
+        return self.fitting.build(self.scene, rng)
+
+
+def _schedule(epochs: int) -> Schedule:
+    return Schedule(epochs=epochs, batch=128, rate=1e-3)
+
+
+def _same(fitter: Fitter) -> Iterator[Detector]:
+    scene = fitter.scene
+    found = fit_same(
+        scene.train,
+        scene.train_labels,
+        fitter.answers,
+        classes=len(scene.classes),
+        make_network=fitter.network,
+        recipe=fitter.fitting.recipe(),
+        rng=fitter.rng,
+        progress=silent,
+    )
+    yield from (found.weighted(alpha) for alpha in SAME_FORMS.values())
+
+
+def _oe(fitter: Fitter) -> Iterator[Detector]:
+    scene = fitter.scene
+    yield fit_outlier_exposure(
+        scene.train,
+        scene.train_labels,
+        scene.outside,
+        classes=len(scene.classes),
+        make_network=fitter.network,
+        rng=fitter.rng,
+        schedule=_schedule(fitter.fitting.oe_epochs),
+    )
+
+
+def _edm(fitter: Fitter) -> Iterator[Detector]:
+    scene = fitter.scene
+    yield fit_edm(
+        scene.train,
+        scene.train_labels,
+        scene.outside,
+        # Classes of the other set beyond the victim's are folded: any function of the input hashes.
+        scene.outside_labels % len(scene.classes),
+        classes=len(scene.classes),
+        make_network=fitter.network,
+        rng=fitter.rng,
+        members=fitter.fitting.edm_members,
+        schedule=_schedule(fitter.fitting.edm_epochs),
+    )
+
+
+def _floors(fitter: Fitter) -> Iterator[Detector]:
+    scene, classes = fitter.scene, len(fitter.scene.classes)
+    yield MaxSoftmax(scene.shape, classes)
+    yield Energy(fitter.victim, classes=classes)
+    yield PixelShare.fitted(scene.train, classes=classes)
+
+
+FITS: Mapping[str, Fit] = {"floors": _floors, "same": _same, "oe": _oe, "edm": _edm}
+"""What is fitted; `same` gives all of `SAME_FORMS`."""
+
+
+def fit_all(
+    scene: Scene,
+    victim: Graph,
+    answers: Probabilities,
+    fitting: Fitting,
+    *,
+    rng: np.random.Generator,
+    clock: Callable[[], float],
+    progress: Callable[[str], None],
+    names: Sequence[str] = tuple(FITS),
+) -> Defense:
+    """Fit detectors from nothing.
+
+    Args:
+        scene: its images.
+        victim: its network as a graph to `logits`.
+        answers: the victim's, to the training images.
+        fitting: sizes.
+        rng: all randomness; each detector's is its own.
+        clock: monotonic seconds.
+        progress: told what is fitted next.
+        names: of `FITS`; one detector's randomness does not depend on which others there are.
+    """
+    defense = Defense()
+    for (name, fit), draws in zip(FITS.items(), rng.spawn(len(FITS)), strict=True):
+        if name not in names:
+            continue
+        progress(f"fitting {name}")
+        began = clock()
+        for detector in fit(Fitter(scene, victim, answers, fitting, draws)):
+            defense.detectors[detector.name] = detector
+            defense.seconds[detector.name] = clock() - began
+            if isinstance(detector, OutlierExposure | Edm):
+                defense.own[detector.name] = detector.answer
+    return defense

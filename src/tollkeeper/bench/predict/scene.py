@@ -215,6 +215,4 @@ def _halved(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return found
 
 
-_SHRINK: Mapping[str, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
-    "tiny_imagenet": _halved
-}
+_SHRINK: Mapping[str, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {"tiny_imagenet": _halved}

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from tollkeeper.attacks.base import Attack
 from tollkeeper.attacks.classifier.copies import Conv3Copy
+from tollkeeper.attacks.classifier.dfme import DFME
 from tollkeeper.attacks.classifier.jbda import JBDA, STEP, TRandom
 from tollkeeper.attacks.classifier.knockoff import Knockoff
 from tollkeeper.attacks.classifier.recorder import Recorder
+from tollkeeper.bench.predict.metrics import accuracy, agreement
 from tollkeeper.bench.predict.rendering import like_emnist, like_mnist
 from tollkeeper.bench.predict.scene import Scene
-from tollkeeper.bench.predict.victims import accuracy, agreement
-from tollkeeper.encoders.classifiers.base import Classifier
+from tollkeeper.encoders.lab.torch_classifier import TorchClassifier
 from tollkeeper.lab.fit import SGD, Schedule
 from tollkeeper.lab.progress import silent
 from tollkeeper.types import Images, Probabilities
@@ -109,6 +110,10 @@ def _stepping(
     return make
 
 
+def _data_free(world: World) -> Attack:
+    return DFME(network=Conv3Copy(world.copying.width))
+
+
 def _pool(world: World) -> Images:
     return world.scene.pool
 
@@ -125,8 +130,10 @@ THIEVES: Mapping[str, Thief] = {
     "jbda": Thief(_stepping(JBDA), _seeds, seeded=True),
     "t_rnd": Thief(_stepping(TRandom), _seeds, seeded=True),
     "knockoff": Thief(_knockoff, _pool),
+    "dfme_untrained": Thief(_data_free, _pool),
 }
-"""The thieves of tables 1 and 2, and T-RND."""
+"""The thieves of tables 1 and 2, and T-RND. With less than some 100,000 queries DFME's generator
+has learned nothing, and what is detected is noise; hence its name here."""
 
 ADAPTIVE: Mapping[str, Thief] = {
     "jbda_half_step": Thief(_stepping(JBDA, step=STEP / 2), _seeds, seeded=True),
@@ -192,7 +199,7 @@ def ask(
     name: str,
     thief: Thief,
     world: World,
-    victim: Classifier,
+    victim: TorchClassifier,
     *,
     budget: int,
     rng: np.random.Generator,
@@ -213,12 +220,12 @@ def ask(
     most = min(budget, attack.most_queries(len(pool), 1))
     stolen = attack(recorder, pool, budget=most, rng=rng, clock=clock, progress=silent)
     scene = world.scene
-    copy = stolen.surrogate
+    said = stolen.surrogate.embed(scene.honest)
     return Stream(
         name,
         recorder.images,
         recorder.probabilities,
         seeds=len(scene.seeds) if thief.seeded else 0,
-        copied=accuracy(copy.embed(scene.honest), scene.honest_labels),
-        agreed=agreement(copy, victim, scene.honest),
+        copied=accuracy(said, scene.honest_labels),
+        agreed=agreement(said, victim.embed(scene.honest)),
     )

@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tollkeeper.bench.predict.scene import Labels, Scene
-from tollkeeper.encoders.classifiers.base import Classifier
+from tollkeeper.bench.predict.networks import Kind, build
+from tollkeeper.bench.predict.scene import Scene
 from tollkeeper.encoders.lab.torch_classifier import TorchClassifier
-from tollkeeper.lab.conv3 import conv3
 from tollkeeper.lab.fit import SGD, Schedule, fit, run_network
 from tollkeeper.lab.progress import silent
 from tollkeeper.lab.torching import device, generator
-from tollkeeper.types import Images, Probabilities
 
 _PAD = 4
 
@@ -26,6 +24,7 @@ class Training:
     """How a classifier is trained.
 
     Attributes:
+        network: its architecture.
         width: of `Conv3`'s first layer; 32 is the paper's for MNIST.
         epochs: passes over the images.
         batch: images per step.
@@ -33,6 +32,7 @@ class Training:
         augment: shift by up to 4 pixels and mirror, for photographs.
     """
 
+    network: Kind = "conv3"
     width: int = 16
     epochs: int = 8
     batch: int = 128
@@ -45,7 +45,8 @@ def train_victim(scene: Scene, training: Training, *, rng: np.random.Generator) 
 
     Source: Conv3 and SGD as in SAME's released code (AAAI 2024); it has a ResNet-18 on CIFAR-10.
     """
-    network = conv3(scene.shape, len(scene.classes), rng, width=training.width).to(device())
+    classes = len(scene.classes)
+    network = build(training.network, scene.shape, classes, rng, width=training.width).to(device())
     images = torch.from_numpy(scene.train).to(device())
     labels = torch.from_numpy(scene.train_labels).to(device())
     draws = generator(rng)
@@ -75,14 +76,3 @@ def augmented(images: Tensor, draws: torch.Generator) -> Tensor:
     down, right = torch.randint(0, 2 * _PAD + 1, (2,), generator=draws).tolist()
     padded = functional.pad(turned, (_PAD, _PAD, _PAD, _PAD), mode="reflect")
     return padded[:, :, down : down + images.shape[2], right : right + images.shape[3]]
-
-
-def accuracy(answers: Probabilities, labels: Labels) -> float:
-    """Return the share of (n, k) answers whose largest class is the label."""
-    return float((answers.argmax(axis=1) == labels).mean())
-
-
-def agreement(one: Classifier, other: Classifier, images: Images) -> float:
-    """Return the share of images on which two classifiers say the same class."""
-    said = (model.embed(images).argmax(axis=1) for model in (one, other))
-    return float(np.equal(*said).mean())

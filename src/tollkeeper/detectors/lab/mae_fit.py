@@ -13,7 +13,7 @@ from tollkeeper.detectors.lab.mae import PUBLISHED, MaeLayout, MaskedAutoencoder
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.lab.fit import AdamW, Schedule, fit
 from tollkeeper.lab.progress import Progress, Step
-from tollkeeper.lab.torching import device, generator
+from tollkeeper.lab.torching import autocast, device, generator
 from tollkeeper.types import Images
 
 PHASE = "autoencoder"
@@ -130,11 +130,12 @@ def _loss(
     """Return the mean squared error over pixels in [-1, 1]."""
     visible = recipe.layout.visible(network.shape, ratio)
     patches = network.patchify(images)
-    if visible == network.count:
-        return torch.square(network.restore_all(patches)[0] - patches).mean() / recipe.scale
     kept = random_places(len(images), network.count, visible, order).to(images.device)
-    squared = torch.square(network.restore(patches, kept) - patches)
-    if recipe.masked_only:
+    with autocast(images.device):
+        whole = visible == network.count
+        made = network.restore_all(patches)[0] if whole else network.restore(patches, kept)
+    squared = torch.square(made.float() - patches)
+    if recipe.masked_only and not whole:
         masked = torch.ones_like(squared[:, :, 0]).scatter(1, kept, 0.0)
         return (squared.mean(2) * masked).sum() / masked.sum() / recipe.scale
     return squared.mean() / recipe.scale

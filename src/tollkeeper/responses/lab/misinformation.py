@@ -6,6 +6,8 @@ Detection with Outlier Exposure", ICLR 2019, for the victim's training.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -54,13 +56,14 @@ def fit_misinformer(
     Raises:
         ConfigurationError: fewer than two images, or the loss is not finite.
     """
-    shown, wanted = torch.from_numpy(images), torch.from_numpy(labels)
+    shown, wanted = images, labels
     if outliers is not None and answers is not None:
-        shown = torch.cat([shown, torch.from_numpy(outliers)])
-        wanted = torch.cat([wanted, torch.from_numpy(answers.argmax(axis=1))])
+        shown = np.concatenate([images, outliers])
+        wanted = np.concatenate([labels, answers.argmax(axis=1)])
+    inputs, targets = _beside(network, shown, wanted)
 
     def loss(index: Tensor) -> Tensor:
-        return reverse_cross_entropy(network(shown[index]), wanted[index])
+        return reverse_cross_entropy(network(inputs[index]), targets[index])
 
     fit(
         [network],
@@ -100,14 +103,20 @@ def fit_exposed(
         rng: order of the rows.
         progress: told after each epoch.
     """
-    shown, wanted = torch.from_numpy(images), torch.from_numpy(labels)
-    others, draws = torch.from_numpy(outliers), generator(rng)
+    inputs, targets, others = _beside(network, images, labels, outliers)
+    draws = generator(rng)
 
     def loss(index: Tensor) -> Tensor:
         drawn = torch.randint(len(others), index.shape, generator=draws)
-        logits = network(torch.cat([shown[index], others[drawn]]))
+        logits = network(torch.cat([inputs[index], others[drawn]]))
         inside, outside = logits[: len(index)], logits[len(index) :]
         uniform = (outside.logsumexp(dim=1) - outside.mean(dim=1)).mean()
-        return functional.cross_entropy(inside, wanted[index]) + weight * uniform
+        return functional.cross_entropy(inside, targets[index]) + weight * uniform
 
-    fit([network], len(shown), loss, schedule=schedule, rng=rng, progress=progress)
+    fit([network], len(images), loss, schedule=schedule, rng=rng, progress=progress)
+
+
+def _beside(network: nn.Module, *arrays: NDArray[Any]) -> list[Tensor]:
+    """Return arrays as tensors on a network's device."""
+    where = next(network.parameters()).device
+    return [torch.from_numpy(array).to(where) for array in arrays]
