@@ -18,16 +18,21 @@ from typing import Any
 import numpy as np
 import uvicorn
 
-from tollkeeper import __version__
 from tollkeeper.encoders.base import Encoder
 from tollkeeper.encoders.classifiers.base import Classifier
 from tollkeeper.errors import ConfigurationError, TollkeeperError
-from tollkeeper.gateway import openapi, secrets, wire
+from tollkeeper.gateway import secrets, wire
 from tollkeeper.gateway.admin import create_admin_app
 from tollkeeper.gateway.app import DataPlane
 from tollkeeper.gateway.assembly import describe, make_guard, operator_of
 from tollkeeper.gateway.desk import Desk
-from tollkeeper.gateway.lines import Common, Line, embeddings_line, predictions_line
+from tollkeeper.gateway.lines import (
+    Common,
+    Line,
+    document_of,
+    embeddings_line,
+    predictions_line,
+)
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.places import Allowance, Places
 from tollkeeper.gateway.plans import Plans
@@ -141,13 +146,7 @@ class Gateway:
             self._operator,
             metrics=metrics,
             token=secrets.admin_token(settings.data_dir, token),
-            document=openapi.document(
-                limits=limits,
-                models=self._lines[0].route.models.all,
-                version=__version__,
-                dim=self._lines[0].service.encoder.dim,
-                accepts=self._lines[0].service.encoder.accepts,
-            ),
+            document=document_of(self._lines, limits, encoder, classifier),
         )
         self._keeping: list[asyncio.Task[None]] = []
         # A thread of its own, so that no burst of large requests can delay a revocation.
