@@ -243,6 +243,34 @@ def test_refused_inputs_count_for_the_alarm() -> None:
     assert shop.entry().spent == 0
 
 
+def test_asking_a_refused_input_again_is_no_further_suspicion() -> None:
+    """A client that repeats what was refused is not driven into the alarm by it."""
+    shop = Shop(plan(refuse_rank=0.99, alarm=0.01))
+    for _ in range(5):
+        with pytest.raises(InputRefused):
+            shop.ask(bright(2))
+    shop.ask(pictures(2))
+    with pytest.raises(InputRefused):
+        shop.ask([*bright(2), *bright(1, seed=5)])
+    with pytest.raises(BudgetExhausted):
+        shop.ask(pictures(1, seed=3))
+
+
+def test_an_account_is_followed_by_scores_that_are_known() -> None:
+    """Where the account detector looks at the same scores, no query is scored twice."""
+    seen: list[int] = []
+
+    def follow(state: bytes, scores: Scores) -> tuple[Scores, bytes]:
+        seen.append(len(scores))
+        return np.cumsum(scores > 0.8).astype(np.float64), state
+
+    shop = Shop(plan(alarm=0.01), evidence=replace(EVIDENCE, follow=follow))
+    first = pictures(2)
+    shop.ask(first)
+    shop.ask([*first, *pictures(1, seed=4)])
+    assert seen == [2, 1]
+
+
 def test_an_account_in_alarm_gets_nothing_new() -> None:
     """From the alarm on new inputs are refused like at the ceiling; what was asked stays free."""
     shop = Shop(plan(alarm=0.01))

@@ -13,7 +13,9 @@ from typing import Literal, cast
 
 from tollkeeper.challenge.protocol import Issuer
 from tollkeeper.challenge.puzzle import SHA_256
+from tollkeeper.detectors.base import Detector
 from tollkeeper.detectors.bundle import Bundle, Victim, load_bundle
+from tollkeeper.detectors.packing import pack
 from tollkeeper.encoders.classifiers.base import Classifier
 from tollkeeper.encoders.classifiers.load import load_classifier
 from tollkeeper.errors import ConfigurationError
@@ -25,7 +27,7 @@ from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.plans import Plans
 from tollkeeper.gateway.predict_admission import PredictAdmission
 from tollkeeper.gateway.predict_archive import PredictArchive
-from tollkeeper.gateway.predict_tariff import AlarmingDetector, Evidence
+from tollkeeper.gateway.predict_tariff import AlarmingDetector, Evidence, Follow, FollowsScores
 from tollkeeper.gateway.predictor import Predictor
 from tollkeeper.gateway.service import Service, ServiceLedger
 from tollkeeper.gateway.settings import Settings
@@ -88,13 +90,30 @@ def evidence_of(
         EncoderError: the classifier does not answer.
     """
     bundle.check_victim(cast("Victim", classifier))
+    detector, account = bundle.detectors[bundle.recommended], bundle.account
+    if account is not None and not isinstance(account, AlarmingDetector):
+        raise ConfigurationError(
+            f"the account detector {account.name} does not say when it alarms; fit anew with "
+            "`tollkeeper detectors fit`"
+        )
     return Evidence(
         fingerprint_of(classifier, digest),
-        bundle.detectors[bundle.recommended],
+        detector,
         bundle.honest[bundle.recommended],
-        cast("AlarmingDetector | None", bundle.account),
+        account,
         {name: Graph(data, threads=threads, name=name) for name, data in bundle.graphs.items()},
+        _follow(account, detector),
     )
+
+
+def _follow(account: object, detector: Detector) -> Follow | None:
+    """Return how an account is followed by scores of `detector`; None if it looks at others.
+
+    With it each query is scored once, and not once more for its account.
+    """
+    if isinstance(account, FollowsScores) and pack(account.detector) == pack(detector):
+        return account.follow
+    return None
 
 
 def fingerprint_of(classifier: Classifier, digest: bytes) -> str:
