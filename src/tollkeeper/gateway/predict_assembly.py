@@ -19,7 +19,7 @@ from tollkeeper.detectors.packing import pack
 from tollkeeper.encoders.classifiers.base import Classifier
 from tollkeeper.encoders.classifiers.load import load_classifier
 from tollkeeper.errors import ConfigurationError
-from tollkeeper.gateway.assembly import RATES
+from tollkeeper.gateway.assembly import NO_ENCODER, RATES
 from tollkeeper.gateway.booth import Booth
 from tollkeeper.gateway.grants import Grants
 from tollkeeper.gateway.journal import Journal
@@ -47,9 +47,11 @@ def make_classifier(settings: Settings) -> Classifier | None:
 
     Raises:
         ConfigurationError: the SPEC is unknown or the classifier cannot be loaded, or a detector
-            is named without one.
+            is named without one, or there is no encoder either.
     """
     if settings.classifier is None:
+        if settings.encoder == NO_ENCODER:
+            raise ConfigurationError("encoder is none: name a classifier to serve, or an encoder")
         if settings.detector is not None:
             raise ConfigurationError(
                 f"the detector {settings.detector} looks at predictions: name a classifier beside "
