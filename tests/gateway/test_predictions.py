@@ -17,6 +17,7 @@ import pytest
 from tollkeeper.challenge.puzzle import SCRYPT, SHA_256
 from tollkeeper.challenge.solve import solve
 from tollkeeper.client.offers import offered
+from tollkeeper.encoders.classifiers.base import Classifier
 from tollkeeper.errors import (
     BudgetExhausted,
     ChallengeRequired,
@@ -35,6 +36,7 @@ from tollkeeper.gateway.plans import Plan, Plans, Scale
 from tollkeeper.gateway.predict_assembly import make_predictions
 from tollkeeper.gateway.predict_plan import Predictions
 from tollkeeper.gateway.predict_tariff import Evidence
+from tollkeeper.gateway.view import ClassifierView
 from tollkeeper.guard import keys
 from tollkeeper.guard.windows import DAY_S, Windows
 from tollkeeper.ledger.memory import MemoryLedger
@@ -528,6 +530,18 @@ def test_plans_that_cannot_hold_are_refused_at_the_start() -> None:
         Shop(plan(refuse_rank=0.999))
     with pytest.raises(ConfigurationError, match="surrogate"):
         Shop(plan(outputs=[{"mad": {}}]))
+
+
+def test_a_view_is_the_classifier_as_one_account_sees_it() -> None:
+    """Attacks in this process ask a guarded classifier as they ask any other, and are charged."""
+    shop = Shop(plan(outputs=[{"top_k": 1}]))
+    view = ClassifierView(shop.service, TOY, ACCOUNT)
+    assert isinstance(view, Classifier)
+    rows = view.embed(pictures(3))
+    np.testing.assert_array_equal(rows.argmax(axis=1), TOY.embed(pictures(3)).argmax(axis=1))
+    assert rows.max() == 1
+    assert view.embed([]).shape == (0, 3)
+    assert shop.entry().spent == 3
 
 
 def test_ranks_are_observed_once_for_each_new_input() -> None:

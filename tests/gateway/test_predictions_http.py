@@ -206,6 +206,20 @@ def test_a_reload_changes_plans_of_predictions_too(live: Any) -> None:
     assert_error(live.classify(body_of(pictures(1, mean=0.9, seed=1))), 403, "input_refused")
 
 
+def test_a_classifier_elsewhere_gets_what_the_detector_sees(start_gateway: Any) -> None:
+    """Pictures for a classifier that waits for another machine are decoded here all the same."""
+
+    class Remote(ToyClassifier):
+        concurrency = 2
+
+    live = start_gateway(classifier=Remote(), evidence=evidence())
+    picture = np.random.default_rng(0).integers(0, 100, (4, 4, 3), dtype=np.uint8)
+    replies = [live.classify({"model": TOY.name, "input": [picture_uri(picture)]})]
+    replies.append(live.classify(body_of(canonical((picture,), SHAPE, name=""))))
+    assert [reply.status_code for reply in replies] == [200, 200]
+    assert live.gateway.store.read("default@p-toy").spent == 1
+
+
 def test_the_engine_settles_what_the_classifier_fails(start_gateway: Any) -> None:
     """A classifier that returns no probabilities is a 503 that charges nothing."""
 

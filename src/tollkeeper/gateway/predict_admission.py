@@ -28,7 +28,7 @@ from tollkeeper.gateway.grants import Grants
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.plans import Plans
 from tollkeeper.gateway.policy import EXHAUSTED, Decision, action_of, check_budget
-from tollkeeper.gateway.predict_archive import Marks, Past
+from tollkeeper.gateway.predict_archive import Marks, Past, among
 from tollkeeper.gateway.predict_tariff import Evidence, Tariff
 from tollkeeper.gateway.predictor import checked_scores
 from tollkeeper.ledger.spent import SpentStore
@@ -232,7 +232,7 @@ class PredictAdmission(BaseAdmission):
         Returns:
             The account's suspicion before each new input, and its past after all of them.
         """
-        fed = ~np.isin(query.new, past.watched)
+        fed = ~among(query.new, past.watched)
         found, state = self._update(query, past.account, fed) if fed.any() else ([], past.account)
         # What is not looked at again leaves suspicion as it was.
         trail = np.concatenate([[past.suspicion], found])[np.cumsum([0, *fed])]

@@ -53,7 +53,7 @@ class Past:
         """Return which inputs are new; of equal ones the first."""
         first = np.zeros(len(marks), np.bool_)
         first[np.unique(marks, return_index=True)[1]] = True
-        return first & ~np.isin(marks, self.asked)
+        return first & ~among(marks, self.asked)
 
     def with_asked(self, marks: Marks) -> Past:
         """Return a past in which these new inputs are asked too."""
@@ -62,7 +62,7 @@ class Past:
 
     def with_watched(self, marks: Marks) -> Past:
         """Return a past in which these inputs have been looked at and refused."""
-        watched = np.concatenate([self.watched, marks[~np.isin(marks, self.watched)]])
+        watched = np.concatenate([self.watched, marks[~among(marks, self.watched)]])
         return replace(self, watched=watched[-WATCHED:])
 
     def pardoned(self) -> Past:
@@ -160,6 +160,15 @@ class PredictArchive:
         if not self.fingerprint:
             return None
         return Past.of(self.load(entry.sketch, at=at)).suspicion
+
+
+def among(marks: Marks, known: Marks) -> NDArray[np.bool_]:
+    """Return which marks are known; several times as fast as `np.isin` for the few of a request."""
+    if not len(known):
+        return np.zeros(len(marks), np.bool_)
+    ordered = np.sort(known)
+    found: NDArray[np.bool_] = ordered[np.searchsorted(ordered, marks) % len(known)] == marks
+    return found
 
 
 def _newest(parts: Sequence[Marks], most: int) -> Marks:
