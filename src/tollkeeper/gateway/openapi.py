@@ -25,7 +25,7 @@ IMAGE_FORMAT = "image-data-uri"
 must have one, as in `image-data-uri-28x28`."""
 
 NUMBERS_FORMAT = "base64-float32"
-"""Name of the string format of a tensor's numbers from 0 to 1."""
+"""Name of the string format of a tensor's numbers from 0 to 1; with how many they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,8 @@ _ERRORS = {
     402: "A proof of work has to come first, in the header `Tollkeeper-Proof`: the challenge is in "
     "`WWW-Authenticate` (`challenge_required`), as docs/challenge.md describes.",
     401: "No API key, or a wrong one: `invalid_api_key`.",
-    403: "The account is suspended: `account_suspended`.",
+    403: "The account is suspended (`account_suspended`), or an input of a request for predictions "
+    "is not answered (`input_refused`).",
     404: "No such model: `model_not_found`.",
     413: "The body is over the limit: `request_too_large`.",
     429: "Slow down, after `Retry-After` (`rate_limit_exceeded`), or the budget is spent "
@@ -281,7 +282,7 @@ def _tensor(limits: Limits, shape: tuple[int, int, int]) -> Json:
         "data": {"type": "array", "items": number, "minItems": size, "maxItems": size},
         "base64": {
             "type": "string",
-            "format": NUMBERS_FORMAT,
+            "format": f"{NUMBERS_FORMAT}-{size}",
             "minLength": length,
             "maxLength": length,
             "description": "Little-endian float32, from 0 to 1.",

@@ -53,8 +53,17 @@ class Plan:
 Plans = Mapping[str, Plan]
 
 _TINY = Plan(
-    Sizes(train=300, honest=80, calibration=220, seeds=20, insider=60, pool=80, outside=120),
-    Training(width=4, epochs=2),
+    Sizes(
+        train=300,
+        honest=80,
+        reference=200,
+        calibration=500,
+        seeds=20,
+        insider=60,
+        pool=80,
+        outside=120,
+    ),
+    Training(width=8, epochs=8, batch=32),
     Fitting(
         width=4,
         mae_epochs=2,
@@ -64,6 +73,7 @@ _TINY = Plan(
         auxiliary_epochs=1,
         oe_epochs=1,
         edm_epochs=1,
+        anchors=5,
     ),
     Copying(width=4, epochs=2, rounds=1),
     budgets=(40, 80),
@@ -77,6 +87,7 @@ _DIGITS = Plan(
     Sizes(
         train=7000,
         honest=4000,
+        reference=2000,
         calibration=2000,
         seeds=200,
         insider=1000,
@@ -94,6 +105,7 @@ _PHOTOS = Plan(
     Sizes(
         train=12_000,
         honest=10_000,
+        reference=2000,
         calibration=2000,
         seeds=200,
         insider=1000,

@@ -16,6 +16,7 @@ from itertools import product
 import numpy as np
 
 from tollkeeper.bench.experiment import Context, Experiment, Measurement, Metric
+from tollkeeper.bench.predict.accounts import HONEST, judged, watchers
 from tollkeeper.bench.predict.beside import beside
 from tollkeeper.bench.predict.defenders import FLOORS
 from tollkeeper.bench.predict.deployment import Deployment, deploy, places
@@ -27,7 +28,7 @@ from tollkeeper.bench.predict.speed import speeds
 from tollkeeper.bench.predict.streams import ADAPTIVE, THIEVES, Stream
 from tollkeeper.types import Scores
 
-LEARNED = ("same", "same-x", "same-y", "oe", "edm")
+LEARNED = ("same", "same-x", "same-y", "oe", "edm", "fdinet")
 RIVALS = ("oe", "edm")
 CURVE = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 """False alarms at which ROC curves are read."""
@@ -66,6 +67,7 @@ def run(job: Job) -> Part:
     )
     part.tell("honest scores")
     honest, drawing = made.honest_scores(), rng.spawn(1)[0]
+    users = {HONEST: (made.scene.honest, made.answers)}
     asked = dict.fromkeys(made.present(THIEVES), job.plan.budgets)
     asked |= dict.fromkeys(made.present(ADAPTIVE), (job.plan.adaptive,))
     for name, budgets in asked.items():
@@ -74,6 +76,10 @@ def run(job: Job) -> Part:
         part.tell("figures")
         part.metrics |= _judged(made, stream, honest, budgets, drawing)
         part.metrics |= _copied(job.dataset, stream)
+        users[name] = stream.images, stream.answers
+    part.tell("accounts")
+    watching = watchers(made, drawing)
+    part.metrics |= judged(made, watching, users, rng=drawing)
     part.tell("speed")
     part.metrics |= speeds(made)
     part.metrics |= defended(made)
@@ -93,27 +99,27 @@ def _judged(
     for budget, counted in product(budgets, (False, True) if stream.seeds else (False,)):
         attack = stream.name + ("_all" if counted else "")
         chosen = places(stream, budget, seeds=counted)
-        judged = judge(
+        seen = judge(
             {name: scores[:budget] for name, scores in honest.items()},
             {name: scores[chosen] for name, scores in malicious.items()},
             resamples=made.plan.resamples,
             rng=rng,
         )
         path = f"{made.scene.dataset}.{budget}"
-        found |= {**judged.metrics(path, attack), **_orders(judged, path, attack)}
+        found |= {**seen.metrics(path, attack), **_orders(seen, path, attack)}
     return found
 
 
-def _orders(judged: Judged, path: str, attack: str) -> dict[str, Metric]:
+def _orders(seen: Judged, path: str, attack: str) -> dict[str, Metric]:
     """Return by how much which detector is above which, in AUROC."""
-    learned = [name for name in LEARNED if name in judged.values]
+    learned = [name for name in LEARNED if name in seen.values]
     found = {
-        f"above_floors.{path}.{name}.{attack}": judged.above_best(name, FLOORS) for name in learned
+        f"above_floors.{path}.{name}.{attack}": seen.above_best(name, FLOORS) for name in learned
     }
     for rival in RIVALS:
-        found[f"above.{path}.same_over_{rival}.{attack}"] = judged.above("same", rival)
-    found[f"above.{path}.oe_over_edm.{attack}"] = judged.above("oe", "edm")
-    found[f"above.{path}.same_over_same-x.{attack}"] = judged.above("same", "same-x")
+        found[f"above.{path}.same_over_{rival}.{attack}"] = seen.above("same", rival)
+    found[f"above.{path}.oe_over_edm.{attack}"] = seen.above("oe", "edm")
+    found[f"above.{path}.same_over_same-x.{attack}"] = seen.above("same", "same-x")
     return found
 
 
@@ -168,6 +174,8 @@ EXPERIMENT = Experiment(
         "above_floors.*",
         "copy_accuracy.*",
         "cost_over_victim.*",
+        "alarmed.*.prada.*",
+        "alarmed.*.seat.*",
     ),
     report=beside,
 )
