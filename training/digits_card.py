@@ -21,10 +21,11 @@ prediction gateway can be tried, tested and measured offline; it is not a produc
 
 ## Detectors
 
-`digits.tkd` holds, fitted on MNIST training images that the classifier has not seen and on nothing
-else: {names}. Recommended is `fused`; whole accounts are followed by `history`. The networks that
-the responses need are in it too: a misinformer, and the untrained surrogate of MAD, whose weights
-are public here and therefore no secret; fit your own file to keep them one.
+`digits.tkd` was fitted on MNIST training images that the classifier has not seen and on nothing
+else. It holds {names}.
+Recommended is `fused`; whole accounts are followed by `history`. The networks that responses need
+are in it too: a misinformer, and the untrained surrogate of MAD, whose weights are public here and
+therefore no secret; fit your own file to keep them one.
 
 Share of queries that rank above 95 % and 99 % of honest traffic, at 2,000 of each foreign set. The
 column of MNIST test images is what honest users would be charged.
@@ -37,7 +38,9 @@ Honest scores, for those who set thresholds by score:
 
 Accounts: of {accounts} simulated honest ones of {of:,} test images each, {false:.1%} ever reached the
 alarm of {alarm:.0%}. Ten accounts that ask all test images of one digit each are no draws from that
-traffic, so the alarm's rate is not promised for them; it was reached by {one_digit}. Median query at which a thief is caught at that alarm, by the share of EMNIST
+traffic, so the alarm's rate is not promised for them; of the ten it was reached by {one_digit}.
+
+Median query at which a thief is caught at that alarm, by the share of EMNIST
 letters among its otherwise honest queries:
 
 {mixes}
@@ -53,7 +56,8 @@ experiments. A thief who asks honest digits only is not told at all.
 
 {own:,} training images of MNIST for the classifier, {rest:,} others for the detectors, split at
 random by the seed. Wall time {minutes:.0f} minutes, next to other work on the same machine.
-Versions: {versions}. Bit-exact repetition needs the same processor type, versions and threads.
+Versions: {versions}.
+Bit-exact repetition needs the same processor type, versions and threads.
 
 ## Data and licenses
 
@@ -101,7 +105,7 @@ def card(facts: dict[str, Any]) -> str:
 
 
 def _digits(found: list[str]) -> str:
-    return "that of " + " and ".join(found) if found else "none"
+    return "those of " + " and ".join(found) if found else "none"
 
 
 def _table(above: dict[str, dict[str, list[float]]]) -> str:

@@ -75,6 +75,26 @@ def test_a_score_is_an_honest_rank(fused: Fused) -> None:
     assert scores.min() >= 0
 
 
+def test_no_class_is_taxed_more_than_another() -> None:
+    """Where honest queries of one class are odder, they score above 1 as often as others."""
+
+    def mixed(n: int, seed: int) -> tuple[Images, Probabilities]:
+        pictures, answers = honest(n, seed)
+        unsure = answers.argmax(axis=1) == 2
+        answers[unsure] = 0.7 * answers[unsure] + 0.1
+        return pictures, answers
+
+    images, answers = mixed(2000, 1)
+    further, theirs = mixed(3000, 2)
+    found = Fused.fitted(
+        same(), images, answers, calibration_images=further, calibration_answers=theirs
+    )
+    fresh, given = mixed(4000, 3)
+    above = found.score(fresh, given) >= 1
+    for each in range(CLASSES):
+        assert above[given.argmax(axis=1) == each].mean() == pytest.approx(0.1, abs=0.03)
+
+
 def test_each_oddity_is_seen(fused: Fused) -> None:
     """An unsure answer, a background slightly off, and ink in the wrong rows all raise the score."""
     pictures, answers = honest(200, 4)

@@ -2,9 +2,11 @@
 
 A query is honest in many ways at once: the victim is sure of it, its pixels have the levels that
 honest pixels have, and it lies where honest queries of its class lie. Each signal becomes the
-probability that an honest query is at least as odd; the logarithms of these are added (Fisher,
-*Statistical Methods for Research Workers*, 1925). As the signals of honest queries depend on each
-other, the sum has no known law, so it becomes the tail probability among honest sums in its turn.
+probability that an honest query of the class that the victim names is at least as odd, so that
+nobody pays more for asking about an odder class (Vovk, Gammerman and Shafer, *Algorithmic Learning
+in a Random World*, 2005, section 4.5). The logarithms of these are added (Fisher, *Statistical
+Methods for Research Workers*, 1925). As the signals of honest queries depend on each other, the sum
+has no known law, so it becomes the tail probability among honest sums in its turn.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from tollkeeper.detectors.base import check_queries
 from tollkeeper.detectors.packing import array_bytes, read_array
 from tollkeeper.detectors.same import Same
 from tollkeeper.detectors.signals import LevelShares, Nearness
-from tollkeeper.detectors.tails import Tail
+from tollkeeper.detectors.tails import FEWEST, Tail
 from tollkeeper.types import Images, Probabilities, Scores
 
 SIGNALS = ("deviation", "pixels", "likeness")
@@ -60,7 +62,11 @@ class Fused:
         likeness: Nearness,
         tails: Mapping[str, Tail],
     ) -> None:
-        """Hold what `fitted` made; `tails` are those of the signals and of their sum, "sum"."""
+        """Hold what `fitted` made.
+
+        `tails` are those of the sum ("sum"), of each signal, and of each signal where the victim
+        names class k ("pixels-k"), unless calibration has too few of it.
+        """
         self._same, self._shares, self._pixels, self._likeness = same, shares, pixels, likeness
         self._tails = dict(tails)
         self.shape, self.classes = same.shape, same.classes
@@ -96,9 +102,13 @@ class Fused:
         likeness = Nearness.fitted(found, named, classes=same.classes)
         fused = cls(same, shares, pixels, likeness, {})
         signals = fused.signals(calibration_images, calibration_answers)
+        named = calibration_answers.argmax(axis=1)
         tails = {name: Tail.fitted(signals[name]) for name in SIGNALS}
-        total = np.sum([tails[name](signals[name]) for name in SIGNALS], axis=0)
-        return cls(same, shares, pixels, likeness, {**tails, "sum": Tail.fitted(total)})
+        for each in np.flatnonzero(np.bincount(named) >= FEWEST):
+            of_class = {f"{name}-{each}": signals[name][named == each] for name in SIGNALS}
+            tails |= {name: Tail.fitted(some) for name, some in of_class.items()}
+        tails["sum"] = Tail.fitted(_sum(tails, signals, named))
+        return cls(same, shares, pixels, likeness, tails)
 
     def signals(self, inputs: Images, outputs: Probabilities) -> dict[str, Scores]:
         """Return (n,) of each signal, on its own scale; higher is odder.
@@ -117,7 +127,7 @@ class Fused:
     def score(self, inputs: Images, outputs: Probabilities) -> Scores:
         """Score n queries; see `Detector.score`."""
         signals = self.signals(inputs, outputs)
-        total = np.sum([self._tails[name](signals[name]) for name in SIGNALS], axis=0)
+        total = _sum(self._tails, signals, outputs.argmax(axis=1))
         return self._tails["sum"](total) / math.log(10)
 
     def pack(self) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -129,7 +139,8 @@ class Fused:
             arrays |= {f"{name}.{key}": one for key, one in part.arrays().items()}
         for name, tail in self._tails.items():
             arrays |= {f"tail-{name}.{key}": one for key, one in tail.arrays().items()}
-        return {"same": parameters}, blobs | {key: array_bytes(one) for key, one in arrays.items()}
+        parameters = {"same": parameters, "tails": list(self._tails)}
+        return parameters, blobs | {key: array_bytes(one) for key, one in arrays.items()}
 
     @classmethod
     def unpack(
@@ -152,9 +163,22 @@ class Fused:
         )
         tails = {
             name: Tail.from_arrays(arrays(f"tail-{name}", at=1, rarity=1, scale=1))
-            for name in (*SIGNALS, "sum")
+            for name in parameters["tails"]
         }
         return cls(same, LevelShares(bins[0], bins[1]), pixels, likeness, tails)
+
+
+def _sum(
+    tails: Mapping[str, Tail], signals: Mapping[str, Scores], named: NDArray[np.intp]
+) -> Scores:
+    """Return (n,) minus the sums of logarithms of the signals' tail probabilities."""
+    found = np.zeros(len(named))
+    for each in np.unique(named):
+        of_class = named == each
+        for name in SIGNALS:
+            tail = tails.get(f"{name}-{each}", tails[name])
+            found[of_class] += tail(signals[name][of_class])
+    return found
 
 
 def _features(
