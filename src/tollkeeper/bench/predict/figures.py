@@ -28,7 +28,7 @@ _RANKS = 2000
 """Samples are judged by scores rounded to so many ranks, which is ten times as fast; the figures of
 the queries themselves are exact."""
 
-AUROC = FIGURES.index("auroc")
+AUROC, AT_ONE_PERCENT = FIGURES.index("auroc"), FIGURES.index("tpr_at_1pct")
 
 Found = dict[str, Metric]
 
@@ -57,10 +57,10 @@ class Judged:
                 )
         return found
 
-    def above(self, one: str, other: str) -> Metric:
-        """Return by how much AUROC of `one` is above that of `other`."""
-        value = self.values[one][AUROC] - self.values[other][AUROC]
-        drawn = self.drawn[one][:, AUROC] - self.drawn[other][:, AUROC]
+    def above(self, one: str, other: str, *, figure: int = AUROC) -> Metric:
+        """Return by how much a figure of `one` is above that of `other`."""
+        value = self.values[one][figure] - self.values[other][figure]
+        drawn = self.drawn[one][:, figure] - self.drawn[other][:, figure]
         return interval(value, drawn, direction="higher")
 
     def above_best(self, one: str, others: Sequence[str]) -> Metric:

@@ -20,7 +20,7 @@ from tollkeeper.bench.predict.accounts import HONEST, judged, watchers
 from tollkeeper.bench.predict.beside import beside
 from tollkeeper.bench.predict.defenders import FLOORS
 from tollkeeper.bench.predict.deployment import Deployment, deploy, places
-from tollkeeper.bench.predict.figures import Judged, judge
+from tollkeeper.bench.predict.figures import AT_ONE_PERCENT, Judged, judge
 from tollkeeper.bench.predict.jobs import Job, Part, run_parts
 from tollkeeper.bench.predict.metrics import accuracy
 from tollkeeper.bench.predict.plan import CPU, GPU, SMOKE, Plan
@@ -28,8 +28,9 @@ from tollkeeper.bench.predict.speed import speeds
 from tollkeeper.bench.predict.streams import ADAPTIVE, THIEVES, Stream
 from tollkeeper.types import Scores
 
-LEARNED = ("same", "same-x", "same-y", "oe", "edm", "fdinet")
+LEARNED = ("same", "same-x", "same-y", "oe", "edm", "fdinet", "fused")
 RIVALS = ("oe", "edm")
+FUSED = "fused"
 CURVE = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 """False alarms at which ROC curves are read."""
 
@@ -118,6 +119,10 @@ def _orders(seen: Judged, path: str, attack: str) -> dict[str, Metric]:
     }
     for rival in RIVALS:
         found[f"above.{path}.same_over_{rival}.{attack}"] = seen.above("same", rival)
+    for rival in (name for name in learned if name != FUSED):
+        pair = f"{path}.{FUSED}_over_{rival}.{attack}"
+        found[f"above.{pair}"] = seen.above(FUSED, rival)
+        found[f"tpr_at_fpr1_above.{pair}"] = seen.above(FUSED, rival, figure=AT_ONE_PERCENT)
     found[f"above.{path}.oe_over_edm.{attack}"] = seen.above("oe", "edm")
     found[f"above.{path}.same_over_same-x.{attack}"] = seen.above("same", "same-x")
     return found
