@@ -41,6 +41,9 @@ from tollkeeper.responses.misinformation import AdaptiveMisinformation
 from tollkeeper.responses.outputs import KeyedLogitNoise, KeyedNoise, ReverseSigmoid, Rounded, TopK
 from tollkeeper.types import Probabilities
 
+_GUESSES = 8
+"""Surrogates that a thief of MAD draws for itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -107,14 +110,14 @@ class Deployment:
         name: for metrics.
         victim: whose answers change.
         response: what changes them.
-        guess: what a thief takes it for.
+        guesses: what a thief takes it for.
         ways: names of countermeasures beside believing.
     """
 
     name: str
     victim: Classifier
     response: Perturbation
-    guess: Perturbation
+    guesses: tuple[Perturbation, ...]
     ways: tuple[str, ...] = ("labels",)
 
 
@@ -191,7 +194,7 @@ def run(job: Job) -> Found:
         network=Conv3Copy(setting.width),
         schedule=Schedule(epochs=setting.copy_epochs, batch=64, rate=0.05, optimizer=SGD()),
     )
-    trainer = Trainer(attack, int(rng.integers(2**63)))
+    trainer = Trainer(attack, setting.budget, int(rng.integers(2**63)))
     asking, key = int(rng.integers(2**63)), rng.bytes(32)
     found = Found()
     for deployed in _deployments(scene, setting, found.facts, rng):
@@ -199,7 +202,7 @@ def run(job: Job) -> Found:
         plain, seen = deployed.victim.embed(scene.honest), door.embed(scene.honest)
         name = deployed.name
         found.rows.extend(_honest(name, plain, seen, scene))
-        thief = Thief(scene.pool, setting.budget, trainer, deployed.guess)
+        thief = Thief(scene.pool, setting.budget, trainer, deployed.guesses)
         for way in ("believed", *deployed.ways):
             # The same draws for all, so that they ask the same pictures in the same order.
             loot = COUNTERMEASURES[way](door, thief, rng=np.random.default_rng(asking))
@@ -226,7 +229,7 @@ def _deployments(
     training = Training(width=setting.width, epochs=setting.victim_epochs)
     victim = train_victim(scene, training, rng=rng)
     exposed = _exposed(scene, setting, rng)
-    surrogates = [_surrogate(scene, setting, rng) for _ in range(2)]
+    surrogates = [_surrogate(scene, setting, rng) for _ in range(1 + _GUESSES)]
     alike = partial(_alike, victim)
     misinforming = partial(_misinforming, scene=scene, setting=setting, facts=facts, rng=rng)
     yield alike("none", Chain(), ways=("labels", "averaged"))
@@ -237,11 +240,11 @@ def _deployments(
     yield alike("logit-noise", KeyedLogitNoise(setting.logit_noise))
     yield alike("reverse-sigmoid", ReverseSigmoid(), ways=("labels", "inverted"))
     for name, distance in (("mad", setting.mad), ("mad-argmax", setting.mad_argmax)):
-        mine, thiefs = (
+        mine, *thiefs = (
             MaximizingAngularDeviation(one, distance=distance, keep_label=name == "mad-argmax")
             for one in surrogates
         )
-        yield Deployment(name, victim, mine, thiefs, ways=("labels", "inverted"))
+        yield Deployment(name, victim, mine, tuple(thiefs), ways=("labels", "inverted"))
     yield misinforming("misinformation", victim=victim)
     yield _alike(exposed, "exposed", Chain())
     yield misinforming("misinformation-exposed", victim=exposed)
@@ -251,7 +254,7 @@ def _alike(
     victim: Classifier, name: str, response: Perturbation, *, ways: tuple[str, ...] = ("labels",)
 ) -> Deployment:
     """Return a deployment whose thief knows all of the response but its key."""
-    return Deployment(name, victim, response, response, ways)
+    return Deployment(name, victim, response, (response,), ways)
 
 
 def _surrogate(scene: Scene, setting: Setting, rng: np.random.Generator) -> Graph:
@@ -281,7 +284,7 @@ def _misinforming(
     threshold = float(np.quantile(surest, setting.unsure))
     facts[f"threshold.{name}"] = threshold
     response = AdaptiveMisinformation(Graph(made, name="misinformer"), threshold=threshold)
-    return Deployment(name, victim, response, response, ways=("labels", "discarded"))
+    return Deployment(name, victim, response, (response,), ways=("labels", "discarded"))
 
 
 def _exposed(scene: Scene, setting: Setting, rng: np.random.Generator) -> Classifier:
