@@ -65,7 +65,8 @@ _ERRORS = {
     402: "A proof of work has to come first, in the header `Tollkeeper-Proof`: the challenge is in "
     "`WWW-Authenticate` (`challenge_required`), as docs/challenge.md describes.",
     401: "No API key, or a wrong one: `invalid_api_key`.",
-    403: "The account is suspended: `account_suspended`.",
+    403: "The account is suspended (`account_suspended`), or an input of a request for predictions "
+    "is not answered (`input_refused`).",
     404: "No such model: `model_not_found`.",
     413: "The body is over the limit: `request_too_large`.",
     429: "Slow down, after `Retry-After` (`rate_limit_exceeded`), or the budget is spent "

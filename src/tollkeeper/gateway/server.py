@@ -73,20 +73,17 @@ class Gateway:
         Args:
             settings: what the operator wrote.
             stores: ledger and keys.
-            encoder: answers embeddings, if any are served.
+            encoder: answers embeddings, if any are served; it or a classifier is.
             clock: seconds since the epoch.
             rng: source of fresh noise.
             classifier: answers predictions, if any are served.
             evidence: what tells queries to it apart; that of the settings unless given.
 
         Raises:
-            ConfigurationError: settings do not fit the encoder or the classifier, or there is
-                neither.
+            ConfigurationError: settings do not fit the encoder or the classifier.
             EncoderError: the classifier does not answer.
             LedgerError: the ledger is damaged.
         """
-        if encoder is None and classifier is None:
-            raise ConfigurationError("encoder is none: name a classifier to serve, or an encoder")
         stores.store.check()
         metrics = Metrics()
         guard = None if encoder is None else make_guard(settings, stores.master, encoder)
@@ -224,7 +221,8 @@ class Gateway:
 
     def _warn_of_plans(self) -> None:
         """Say which plans cannot do what they say, and whose plan is not written."""
-        for warning in self._operator.plan_warnings():
+        # Rungs are of embeddings; where none are served there is nothing to warn of.
+        for warning in self._operator.plan_warnings() if self._guarded else ():
             _log.warning("plans.doubtful %s", warning)
 
     def _flush(self, *, last: bool = False) -> None:
