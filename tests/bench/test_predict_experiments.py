@@ -49,6 +49,7 @@ def test_same_detection_keeps_its_promises(drawn: Load, dataset: str) -> None:
     kept(same_detection.EXPERIMENT, found, dataset)
     names = set(found.metrics)
     assert f"auroc.{dataset}.40.same.jbda_all" in names
+    assert {"jbda", "insider"} <= set(found.diagnostics[dataset]["roc"])
     assert (f"auroc.{dataset}.40.same.jbda_strokes" in names) == (dataset == "mnist")
     for own in ("none", "oe", "edm", "same"):
         assert 0 <= found.metrics[f"accuracy.{dataset}.{own}"].value <= 1
