@@ -72,6 +72,7 @@ def measure(
             for name, one in bundle.honest.items()
         },
         "false_alarms": false_alarms(history, scores["fused"]["mnist"], rng),
+        "one_digit_alarms": one_digit(history, scores["fused"]["mnist"], labels),
         "queries_to_alarm": {
             f"{mix:g}": queries_to_alarm(
                 history, scores["fused"]["mnist"], scores["fused"]["emnist_letters"], mix, rng
@@ -90,6 +91,19 @@ def false_alarms(history: History, scores: Any, rng: np.random.Generator) -> dic
         for _ in range(ACCOUNTS)
     ]
     return {"rate": ALARM, "share": float(np.mean(raised)), "accounts": ACCOUNTS, "of": QUERIES}
+
+
+def one_digit(history: History, scores: Any, labels: Any) -> list[str]:
+    """Return the digits whose accounts, that ask nothing else, raise the alarm.
+
+    Such accounts are honest but no draws from the calibration's traffic: the law is silent on them.
+    """
+    return [
+        str(digit)
+        for digit in range(10)
+        if history.follow(history.empty(), scores[labels == digit])[0].max()
+        >= history.alarm_at(ALARM)
+    ]
 
 
 def queries_to_alarm(
