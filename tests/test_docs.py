@@ -142,7 +142,10 @@ def test_every_field_of_a_plan_is_explained() -> None:
         return words.get(str(value)) or (f"`{value}`" if isinstance(value, str) else f"{value:g}")
 
     def values(plan: Plan) -> dict[str, str]:
-        return {name: written(getattr(plan, name)) for name in Plan.model_fields}
+        # What holds for predictions has a table of its own.
+        fields = {**dict(plan), **dict(plan.predictions)}
+        del fields["predictions"]
+        return {name: written(value) for name, value in fields.items()}
 
     def shown(text: str) -> str:
         return f"{float(text):g}" if text[0].isdigit() else text

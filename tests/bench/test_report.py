@@ -16,8 +16,8 @@ from tollkeeper.bench.theft.campaign import Row, Run
 from tollkeeper.bench.theft.chart import Dot, draw
 from tollkeeper.bench.theft.findings import Findings, limits
 from tollkeeper.bench.theft.report import (
-    COST_COLUMNS,
     cost_cells,
+    cost_columns,
     page,
     summary,
     task_cells,
@@ -186,7 +186,7 @@ def test_partial_rows_are_marked_everywhere() -> None:
     cut = row(5000, 0.5)
     runs = (replace(cut.runs[0], queries=1200, partial="the target takes no more"),)
     spoiled = found(row(1000, 0.2, 0.3, 0.4), replace(cut, runs=runs, self_trained=None))
-    assert cost_cells(spoiled.rows[1])[:2] == ["5,000 (partial)", "1,200"]
+    assert cost_cells(spoiled, spoiled.rows[1])[:2] == ["5,000 (partial)", "1,200"]
     text = page(spoiled)
     assert '<circle class="copy partial"' in text
     assert "The row of 5,000 queries is partial: the target takes no more" in limits(spoiled)
@@ -214,11 +214,20 @@ def test_the_page_says_when_and_how() -> None:
 def test_tables_have_a_cell_for_every_head() -> None:
     """Also for runs without a copy, and for text, where no floor is trained."""
     empty = Row(5000, (Run(0, partial="down"),))
-    for findings in (WHOLE, found(row(1000, 0.2), empty)):
+    for findings in (WHOLE, found(row(1000, 0.2), empty), replace(WHOLE, copies="classifier")):
         for one in findings.rows:
-            assert len(cost_cells(one)) == len(COST_COLUMNS)
+            assert len(cost_cells(findings, one)) == len(cost_columns(findings))
         assert len(task_cells(findings, "cifar10")) == len(task_columns(findings))
-    assert cost_cells(empty)[6:10] == ["-"] * 4
+    assert cost_cells(WHOLE, empty)[6:10] == ["-"] * 4
+
+
+def test_classifiers_have_figures_of_their_own() -> None:
+    """Neither table nor explanations speak of an embedding space, which classifiers lack."""
+    copied = replace(WHOLE, copies="classifier", tasks=())
+    assert "recall10" not in cost_columns(copied)
+    assert "recall10" not in page(copied)
+    assert "the same class" in page(copied)
+    assert any("agreement" in one for one in limits(copied))
 
 
 def test_limits_follow_what_was_done() -> None:

@@ -113,7 +113,7 @@ def test_the_probe_is_under_the_caps(server: Any, connect: Open) -> None:
 def test_a_refused_probe_says_what_to_give(server: Any, connect: Open) -> None:
     """A target that takes no texts is no mystery."""
     server.behavior = lambda _: server.reply(400, "images only")
-    with pytest.raises(ConfigurationError, match=r"images only; does it embed such inputs"):
+    with pytest.raises(ConfigurationError, match=r"images only; does it take such inputs"):
         connect(dim=None)
 
 

@@ -20,7 +20,7 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 from tollkeeper.errors import InputError, RequestError
 from tollkeeper.gateway import wire
 from tollkeeper.gateway.images import decode_images
-from tollkeeper.gateway.openapi import IMAGE_FORMAT, Json, document
+from tollkeeper.gateway.openapi import IMAGE_FORMAT, Embeds, Json, document
 from tollkeeper.gateway.request import INT32_MAX, Limits
 
 MODELS = ("minilm", "org/alias")
@@ -42,7 +42,7 @@ schemathesis.openapi.format(IMAGE_FORMAT, st.sampled_from(URIS))
 
 def made(*accepts: str) -> Json:
     """Return the document of a server that takes these kinds of input."""
-    return document(limits=LIMITS, models=MODELS, dim=DIM, accepts=accepts, version="1.2.3")
+    return document(limits=LIMITS, version="1.2.3", embeds=Embeds(MODELS, DIM, accepts))
 
 
 def schema_of(name: str, *accepts: str) -> jsonschema_rs.Validator:

@@ -353,13 +353,17 @@ items = (
     | st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(0, 1)).map(
         lambda shape: np.full((shape[0], shape[1], 3), shape[2], dtype=np.uint8)
     )
+    | st.tuples(st.integers(1, 3), st.integers(1, 3), st.sampled_from([0, 0.5, 1])).map(
+        lambda shape: np.full((shape[0], shape[1], 3), shape[2], dtype=np.float32)
+    )
 )
 
 
 def identity(item: Any) -> tuple[str, str]:
     """Return what makes two inputs the same, the slow way."""
-    value = item.tolist() if isinstance(item, np.ndarray) else item
-    return type(item).__name__, json.dumps(value)
+    is_array = isinstance(item, np.ndarray)
+    kind = f"{item.dtype}{item.shape}" if is_array else type(item).__name__
+    return kind, json.dumps(item.tolist() if is_array else item)
 
 
 @given(items, items)
@@ -374,3 +378,12 @@ def test_canonical_bytes_stay_as_they_are() -> None:
     assert canonical([1, 256]) == b"k\x01" + b"\0" * 7 + b"\0\x01" + b"\0" * 6
     image = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
     assert canonical(image) == b"i\x01\0\0\0\x02\0\0\0\0\x01\x02\x03\x04\x05"
+    tensor = np.array([0, 1, 0.5], dtype=np.float32).reshape(1, 1, 3)
+    shape = b"\x01\0\0\0\x01\0\0\0\x03\0\0\0"
+    assert canonical(tensor) == b"f" + shape + b"\0\0\0\0\0\0\x80?\0\0\0?"
+
+
+def test_zero_has_one_canonical_form() -> None:
+    """A tensor whose zeros have signs is the same input."""
+    zero = np.zeros((1, 1, 2), dtype=np.float32)
+    assert canonical(-zero) == canonical(zero)

@@ -31,6 +31,10 @@ _LAB = (
     "toll.pow_calibration",
     "toll.reference_logs",
     "toll.timelines",
+    "predict.same_detection",
+    "predict.same_ablation",
+    "predict.same_ratio",
+    "predict.same_addon",
     "predict.scoring_speed",
     "predict.prediction_responses",
 )

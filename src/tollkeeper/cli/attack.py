@@ -40,6 +40,7 @@ def list_attacks(*, as_json: Json = False) -> None:
     rows = [
         {
             "name": name,
+            "copies": entry.copies,
             "inputs": sorted(entry.accepts),
             "summary": entry.summary,
             "source": entry.source,
@@ -61,13 +62,17 @@ def run_attack(
     name: Annotated[str, typer.Argument(help="As `attack list` shows it.")],
     *,
     target: Annotated[
-        str, typer.Option(metavar="SPEC|URL", help="Encoder of this process, or http://host/v1.")
+        str,
+        typer.Option(
+            metavar="SPEC|URL", help="Encoder or classifier of this process, or http://host/v1."
+        ),
     ],
     queries: Annotated[
         str,
         typer.Option(
             metavar="DATA",
-            help="tiny_imagenet, cifar100, broad_text, a folder of images, or a text file.",
+            help="tiny_imagenet, cifar100, broad_text (of classifiers emnist_letters, kmnist, ...), "
+            "a folder of images, or a text file.",
         ),
     ],
     budget: Annotated[str, typer.Option(help="Distinct queries, as in 1000,5k.")],
@@ -121,7 +126,7 @@ def run_attack(
     from tollkeeper.bench.theft.victims import is_address
     from tollkeeper.client import Caps
 
-    names.find(name)  # before data sets are loaded
+    copies = names.find(name).copies  # before data sets are loaded
     scale_named(scale)
     live = is_address(target)
     of_urls = {
@@ -134,14 +139,15 @@ def run_attack(
     of_encoders = {"--profile": profile, "--accounts": accounts}
     _refuse(of_encoders if live else of_urls, "an encoder of this process" if live else "a URL")
     data: dict[str, str] = {}
+    budgets = parse_budgets(budget)
     if max_money is not None and not price:
         raise ConfigurationError("--max-money needs --price, what one input costs")
     keys = _keys(api_key_file) if live else ()
     order = Order(
         attack=name,
         target=target,
-        budgets=parse_budgets(budget),
-        pool=_pool(queries, data),
+        budgets=budgets,
+        pool=_pool(queries, data, of_classifiers=copies == "classifier", most=max(budgets)),
         folder=(out or Path(f"attack-{name}")) / "transcripts",
         tasks=_tasks(task),
         reference=reference,
@@ -173,12 +179,19 @@ def run_attack(
 
 def _run(order: Order, texts: Sequence[str], folder: Path) -> Findings:
     """Run a campaign; everything that is finished is on disk at any time."""
+    from tollkeeper.attacks import names
     from tollkeeper.bench.theft.campaign import rows
-    from tollkeeper.bench.theft.gauge import figure_names
-    from tollkeeper.bench.theft.orders import opened
     from tollkeeper.bench.theft.verdicts import parse_condition
 
-    figures = figure_names(order.task_names())
+    if names.find(order.attack).copies == "classifier":
+        from tollkeeper.bench.predict.theft import figure_names, opened
+
+        figures = figure_names(order.tasks or ())
+    else:
+        from tollkeeper.bench.theft.gauge import figure_names
+        from tollkeeper.bench.theft.orders import opened
+
+        figures = figure_names(order.task_names())
     conditions = [parse_condition(one, metrics=figures, budgets=order.budgets) for one in texts]
     with _made(folder), bar() as told, opened(order, clock=time.perf_counter, told=told) as ready:
         found = ready.findings
@@ -211,7 +224,8 @@ def _prose(found: Findings, folder: Path) -> str:
     def lines(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         return table([dict(zip(columns, row, strict=True)) for row in rows], columns)
 
-    parts = [lines(report.COST_COLUMNS, map(report.cost_cells, found.rows))]
+    costs = (report.cost_cells(found, row) for row in found.rows)
+    parts = [lines(report.cost_columns(found), costs)]
     if found.tasks:
         cells = (report.task_cells(found, task) for task in found.tasks)
         parts.append(lines(report.task_columns(found), cells))
@@ -219,20 +233,24 @@ def _prose(found: Findings, folder: Path) -> str:
     return "\n\n".join(parts)
 
 
-def _pool(name: str, data: dict[str, str]) -> Pool:
+def _pool(name: str, data: dict[str, str], *, of_classifiers: bool, most: int) -> Pool:
     """Load the attacker's inputs: of a data set, or of the user."""
     import numpy as np
 
+    from tollkeeper.bench.predict import theft
     from tollkeeper.bench.theft.orders import image_pool, text_pool
     from tollkeeper.bench.theft.pools import POOLS, load_pool
     from tollkeeper.cli import inputs
 
     rng = np.random.default_rng(0)
-    if name in POOLS:
+    if of_classifiers and name in theft.SETS:
+        return theft.load_pool(name, most=max(theft.MOST, most), rng=rng, data=data)
+    if not of_classifiers and name in POOLS:
         return load_pool(name, size=None, rng=rng, data=data)
     if not Path(name).exists():
+        known = ", ".join(theft.SETS if of_classifiers else POOLS)
         raise ConfigurationError(
-            f"no inputs {name!r}; choose {', '.join(POOLS)}, a folder of images or a text file"
+            f"no inputs {name!r}; choose {known}, a folder of images or a text file"
         )
     found = inputs.read([Path(name)])
     if found.embeddings:
@@ -241,7 +259,8 @@ def _pool(name: str, data: dict[str, str]) -> Pool:
     if texts:
         return text_pool(Path(name).name, texts, rng)
     images = (inputs.pixels(item) for item in found.items if not isinstance(item, str))
-    return image_pool(Path(name).name, images, rng)
+    make = theft.own_pool if of_classifiers else image_pool
+    return make(Path(name).name, images, rng)
 
 
 def _tasks(names: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -180,7 +180,8 @@ def _welcome(facts: Mapping[str, Any], settings: Settings, accepts: Container[st
     """Return what the operator reads when the server is up."""
     served = [str(facts[kind]) for kind in ("model", "classifier") if facts[kind]]
     guard = f"profile {facts['profile']}, " if facts["model"] else ""
-    guard += f"detector {facts['detector']}, " if facts["classifier"] else ""
+    if facts["classifier"]:
+        guard += f"detector {facts['detector']}, " if facts["detector"] else "no detector, "
     guard += f"plan {facts['plan']}"
     guard += ", nothing enforced" if facts["shadow"] or facts["mode"] == "shadow" else ""
     token = "set by you" if settings.admin_token else f"in {settings.data_dir / 'admin.token'}"

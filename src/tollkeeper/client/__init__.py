@@ -7,15 +7,16 @@ from tollkeeper.client.httpx2_transport import (
     paying_async_client,
     paying_client,
 )
-from tollkeeper.client.opening import open_target
+from tollkeeper.client.opening import open_classifier_target, open_target
 from tollkeeper.client.pace import Pace
 from tollkeeper.client.solver import Solver, Tally
-from tollkeeper.client.target import Target
+from tollkeeper.client.target import ClassifierTarget, Target
 
 __all__ = [
     "Allowance",
     "AsyncPayingTransport",
     "Caps",
+    "ClassifierTarget",
     "Pace",
     "PayingTransport",
     "Solver",
@@ -23,6 +24,7 @@ __all__ = [
     "Tally",
     "Target",
     "Tariff",
+    "open_classifier_target",
     "open_target",
     "paying_async_client",
     "paying_client",

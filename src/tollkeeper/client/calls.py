@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -29,13 +30,30 @@ from tollkeeper.types import Embeddings
 _NEVER_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What a target is asked for.
+
+    Attributes:
+        path: behind the base address.
+        vector: field of an answered item that holds its vector.
+    """
+
+    path: str
+    vector: str
+
+
+EMBEDDINGS = Route("/embeddings", "embedding")
+CLASSIFY = Route("/classify", "probabilities")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Ask:
     """One input that is going to be asked.
 
     Attributes:
         position: its place in the call of `embed`.
-        item: a string, a token list or an (h, w, 3) uint8 image.
+        item: a string, a token list, an (h, w, 3) uint8 image or a (c, h, w) float32 tensor.
         digest: of the item.
         turn: how many times this run has asked it before.
     """
@@ -51,7 +69,8 @@ class Line:
     """What all calls of one account at one target have in common.
 
     Attributes:
-        url: the route for embeddings.
+        base: address up to and with `/v1`.
+        route: what is asked for.
         client: sends.
         headers: with the credential.
         secret: the API key, which no message may quote.
@@ -66,7 +85,8 @@ class Line:
         now: seconds since the epoch, for the record.
     """
 
-    url: str
+    base: str
+    route: Route
     client: httpx2.Client
     headers: dict[str, str]
     secret: str | None
@@ -217,7 +237,7 @@ class Round:
             reply = request(
                 line.client,
                 "POST",
-                line.url,
+                line.base + line.route.path,
                 content=payload,
                 headers=line.headers | proof,
                 timeout_s=line.timeout_s,
@@ -254,7 +274,8 @@ class Round:
     def _keep(self, sent: Sent, asks: Sequence[Ask]) -> Embeddings:
         """Store the answers that a reply holds and return them, (m, d)."""
         try:
-            answer = parse_answer(sent.content, n=len(asks), dim=self._dim)
+            vector = self._line.route.vector
+            answer = parse_answer(sent.content, n=len(asks), dim=self._dim, vector=vector)
         except EncoderError as error:
             self._settle(sent.call, sent.status, str(error), money=sent.call.held.money)
             raise EncoderError(f"the target's answer is of no use: {error}") from error
@@ -271,6 +292,8 @@ class Round:
                 for ask, row in zip(asks, answer.embeddings, strict=True)
             ],
         )
+        if answer.classes is not None:  # a target that names others is another target
+            self._line.transcript.belongs_to("classes", json.dumps(answer.classes))
         return answer.embeddings
 
     def _settle(

@@ -12,11 +12,11 @@ import httpx2
 import msgspec
 
 from tollkeeper.client.allowance import Allowance
-from tollkeeper.client.calls import Line
+from tollkeeper.client.calls import CLASSIFY, EMBEDDINGS, Line, Route
 from tollkeeper.client.pace import Pace
 from tollkeeper.client.refusals import refuse
 from tollkeeper.client.solver import Solver
-from tollkeeper.client.target import Target
+from tollkeeper.client.target import ClassifierTarget, Target
 from tollkeeper.client.transcript import Transcript
 from tollkeeper.encoders.upstream_http import base_address, bearer, request
 from tollkeeper.errors import ConfigurationError, EncoderError, ModelNotFoundError, RequestError
@@ -52,11 +52,12 @@ def open_target(
     solver: Solver | None = None,
     clock: Callable[[], float] = time.monotonic,
     now: Callable[[], float] = time.time,
+    route: Route = EMBEDDINGS,
 ) -> Target:
     """Open one account at an OpenAI-compatible service.
 
     A target named without its model is asked for its list of models once, which is no call
-    for embeddings and costs nothing. A width that nobody states is learned by asking for
+    for answers and costs nothing. A width that nobody states is learned by asking for
     `probe`, which is a query like any other. Both are kept in the transcript.
 
     Args:
@@ -79,6 +80,7 @@ def open_target(
             a challenge is a refusal.
         clock: monotonic seconds.
         now: seconds since the epoch, for the transcript.
+        route: what to ask for.
 
     Returns:
         A target whose name and width are known.
@@ -95,7 +97,8 @@ def open_target(
     owned = ExitStack()
     try:
         line = Line(
-            url=base + "/embeddings",
+            base=base,
+            route=route,
             client=client or owned.enter_context(_client(pace.concurrency)),
             headers=bearer(api_key, whose="target"),
             secret=api_key,
@@ -104,17 +107,45 @@ def open_target(
             max_wait_s=max_wait_s,
             allowance=allowance or Allowance(),
             pace=pace,
-            transcript=owned.enter_context(_transcript(transcript, base, account)),
+            transcript=owned.enter_context(
+                _transcript(transcript, base if route == EMBEDDINGS else base + route.path, account)
+            ),
             solver=solver,
             clock=clock,
             now=now,
         )
         line.allowance.carry(str(line.transcript.path), line.transcript.spend())
-        target = Target(line, model=_model(line, base, named), batch=batch, closing=owned)
+        kind = Target if route == EMBEDDINGS else ClassifierTarget
+        target = kind(line, model=_model(line, base, named), batch=batch, closing=owned)
         _learn_width(target, line.transcript, dim, probe)
     except BaseException:
         owned.close()
         raise
+    return target
+
+
+def open_classifier_target(
+    url: str, *, transcript: str | os.PathLike[str], probe: Any, **options: Any
+) -> ClassifierTarget:
+    """Open one account at a service with `/v1/classify`.
+
+    Args:
+        url: as for `open_target`.
+        transcript: as for `open_target`; not one of embeddings.
+        probe: the input to learn the classes from: a (c, h, w) float32 tensor in [0, 1], an
+            (h, w, 3) uint8 image or a text. One that the run asks anyway costs nothing extra.
+        options: as for `open_target`.
+
+    Returns:
+        A target whose name, classes and shape of input are known.
+
+    Raises:
+        ConfigurationError: as for `open_target`.
+        TollkeeperError: as for `open_target`.
+    """
+    target = open_target(url, transcript=transcript, probe=probe, route=CLASSIFY, **options)
+    assert isinstance(target, ClassifierTarget)
+    target.knows(probe)
     return target
 
 
@@ -206,7 +237,7 @@ def _learn_width(target: Target, transcript: Transcript, dim: int | None, probe:
         except RequestError as error:
             raise ConfigurationError(
                 f"the target refused the first input, which shows its width: {error}; does it "
-                "embed such inputs?"
+                "take such inputs?"
             ) from error
         transcript.belongs_to("dim", known)
         target.rewind()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,6 +144,33 @@ class Target:
         money = allowance.estimate([ask.item for ask in asks], calls=calls)
         repeats = len(asks) - distinct
         allowance.check(Spend(calls=calls, distinct=distinct, repeats=repeats, money=money))
+
+
+class ClassifierTarget(Target):
+    """One account at a service that predicts, as a classifier; make it with `open_classifier_target`.
+
+    Its rows are what the target answers, which a defense may have changed: they need not sum to
+    one. Tensors are sent as base64 of float32, exact to the bit.
+
+    Attributes:
+        classes: names of the columns, as the target gives them, else their numbers.
+        input_shape: (c, h, w) of the probe; None for text.
+        accepts: `{"text", "image", "tensor"}`; what the target itself does not take it refuses.
+    """
+
+    classes: tuple[str, ...] = ()
+    input_shape: tuple[int, int, int] | None = None
+    accepts: frozenset[Modality] = frozenset({"text", "image", "tensor"})
+
+    def knows(self, probe: Any) -> None:
+        """Take over what the probe and its answer tell."""
+        named = self._line.transcript.fact("classes")
+        names = map(str, range(self.dim)) if named is None else json.loads(named)
+        self.classes = tuple(names)
+        if isinstance(probe, np.ndarray):
+            channels_last = probe.dtype == np.uint8
+            sizes = np.moveaxis(probe, 2, 0).shape if channels_last else probe.shape
+            self.input_shape = (sizes[0], sizes[1], sizes[2])
 
 
 def _rows(calls: Round, batch: Sequence[Ask]) -> Rows:

@@ -30,7 +30,8 @@ _NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _SECRETS = re.compile(r"https?://\S+|\b(?:sk|hf|tk)[-_]\S{6,}|\bBearer\s+(?!<)\S+", re.IGNORECASE)
 _TOO_MANY = re.compile(
     r"batch[ _-]?size|too many (?:inputs|items|texts)|(?:maximum|max) batch|"
-    r"batch (?:is )?too (?:large|long|big)|array (?:is )?too long|tokens? per request|request size",
+    r"batch (?:is )?too (?:large|long|big)|array (?:is )?too long|tokens? per request|request size|"
+    r"split the request",
     re.IGNORECASE,
 )
 
@@ -43,11 +44,13 @@ class Answer:
         embeddings: (n, d) float32, finite, in the order asked.
         tokens: tokens the upstream counted; None when it gave none or zero.
         model: the model name it gave, if any.
+        classes: what it calls the columns, if anything.
     """
 
     embeddings: Embeddings
     tokens: int | None
     model: str | None
+    classes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +81,14 @@ def answer_limit(n: int) -> int:
     return _MAX_COMPLAINT_BYTES + _MAX_BYTES_PER_INPUT * n
 
 
-def parse_answer(body: bytes, *, n: int, dim: int | None) -> Answer:
+def parse_answer(body: bytes, *, n: int, dim: int | None, vector: str = "embedding") -> Answer:
     """Read a 200 answer.
 
     Args:
         body: the response body.
         n: inputs asked.
         dim: width expected; None accepts any.
+        vector: field of an item that holds its vector.
 
     Returns:
         The answer with rows in the order asked.
@@ -102,7 +106,7 @@ def parse_answer(body: bytes, *, n: int, dim: int | None) -> Answer:
         raise EncoderError("the server answered 200 without a list of embeddings")
     if len(data) != n:
         raise EncoderError(f"the server gave {len(data)} embeddings for {n} inputs")
-    rows = [_vector(item.get("embedding")) for item in _in_order(data)]
+    rows = [_vector(item.get(vector)) for item in _in_order(data)]
     widths = sorted({len(row) for row in rows})
     if len(widths) > 1:
         raise EncoderError(f"the server gave embeddings of different widths: {widths}")
@@ -114,6 +118,7 @@ def parse_answer(body: bytes, *, n: int, dim: int | None) -> Answer:
         embeddings=checked(embeddings, n=n, dim=dim),
         tokens=_tokens(answer.get("usage")),
         model=model if isinstance(model, str) and 0 < len(model) <= _MAX_MESSAGE else None,
+        classes=_names(answer.get("classes"), embeddings.shape[1]),
     )
 
 
@@ -183,6 +188,13 @@ def _vector(value: Any) -> NDArray[Any]:
     except (binascii.Error, ValueError, OverflowError) as error:
         raise EncoderError("the server gave an embedding that cannot be decoded") from error
     raise EncoderError("the server gave an embedding that is neither base64 nor floats")
+
+
+def _names(classes: Any, n: int) -> tuple[str, ...] | None:
+    """Return the names of n columns, None when there are no such."""
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        return None
+    return tuple(classes) if len(classes) == n else None
 
 
 def _tokens(usage: Any) -> int | None:

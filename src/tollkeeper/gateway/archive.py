@@ -40,6 +40,11 @@ class Kept:
 class Keeper(Protocol):
     """Knows how the states of pools lie in the ledger, and how they change by themselves."""
 
+    @property
+    def fingerprint(self) -> str:
+        """Of what decides by these states; empty where nothing was served."""
+        ...
+
     def key(self, pool: str) -> str:
         """Return the ledger's name of a pool."""
         ...
@@ -66,6 +71,10 @@ class Keeper(Protocol):
 
     def united(self, *kept: Kept) -> Kept:
         """Return the union of states that were loaded at the same time."""
+        ...
+
+    def pardoned(self, kept: Kept) -> Kept:
+        """Return a state of which nothing counts any more."""
         ...
 
 
@@ -148,6 +157,11 @@ class Archive:
             counting |= self.layout.signal(one.sketch, one.spared)
         # What any of them reached without an allowance counts for all of them.
         return replace(union, spared=self.layout.spare(counting, union.sketch))
+
+    def pardoned(self, kept: Kept) -> Kept:
+        """Return a sketch that covers nothing; what tenants are compared by stays."""
+        bits = np.zeros(self.layout.bitmap_bytes, np.uint8)
+        return Kept(self.layout.joined(bits, self.layout.sample(kept.sketch)), kept.since)
 
 
 def windows(length: float | Literal["month"] | None, carry_over: float) -> Windows | None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+from tollkeeper import __version__
 from tollkeeper.challenge.puzzle import SCRYPT, SHA_256
 from tollkeeper.encoders.base import Encoder
 from tollkeeper.encoders.classifiers.base import Classifier
-from tollkeeper.gateway import wire
+from tollkeeper.gateway import openapi, wire
 from tollkeeper.gateway.archive import windows
 from tollkeeper.gateway.assembly import make_service
 from tollkeeper.gateway.calls import Models
@@ -148,3 +149,26 @@ def predictions_line(
         pixels=common.pixels,
     )
     return Line("/v1/classify", service, door, engine, route)
+
+
+def document_of(
+    lines: Sequence[Line],
+    limits: wire.Limits,
+    encoder: Encoder | None,
+    classifier: Classifier | None,
+) -> openapi.Json:
+    """Return the OpenAPI document of what is served."""
+    names = {line.path: line.route.models.all for line in lines}
+    embeds = classifies = None
+    if encoder is not None:
+        embeds = openapi.Embeds(names["/v1/embeddings"], encoder.dim, encoder.accepts)
+    if classifier is not None:
+        classifies = openapi.Classifies(
+            names["/v1/classify"],
+            classifier.classes,
+            classifier.accepts,
+            classifier.input_shape,
+        )
+    return openapi.document(
+        limits=limits, version=__version__, embeds=embeds, classifies=classifies
+    )

@@ -19,15 +19,15 @@ from functools import partial
 from itertools import count
 from typing import Final, Protocol, TypeVar
 
-import numpy as np
-
 from tollkeeper.errors import ConfigurationError, ConflictError, UnknownNameError
-from tollkeeper.gateway.archive import Archive, Kept
+from tollkeeper.gateway.archive import Archive, Keeper, Kept
 from tollkeeper.gateway.overlaps import Overlap, overlapping
 from tollkeeper.ledger.base import KeepsTenants, Ledger, Move, MovesTenants, Remembers
 from tollkeeper.types import Entry, Record, Tenant
 
 T = TypeVar("T")
+_Change = tuple[Kept, float, int]
+"""A state, and what to add to charge and inputs."""
 
 MAX_ATTEMPTS = 50
 """Tries to change an entry that is being charged."""
@@ -53,6 +53,7 @@ class Links:
         store: LinkStore,
         archive: Archive,
         *,
+        beside: Sequence[Keeper] = (),
         version: str,
         clock: Callable[[], float],
         sleep: Callable[[float], None],
@@ -62,12 +63,17 @@ class Links:
         Args:
             store: durable state.
             archive: how sketches lie in it.
+            beside: how other states of the same pools do.
             version: profile and version, for the records.
             clock: seconds since the epoch.
             sleep: waits for running servers.
         """
         self._store = store
         self._archive = archive
+        # Where nothing is embedded, what lies beside is what counts.
+        served: list[Keeper] = [one for one in (archive, *beside) if one.fingerprint]
+        self._main = served[0] if served else archive
+        self._served = served
         self._version = version
         self._clock = clock
         self._sleep = sleep
@@ -127,18 +133,12 @@ class Links:
         self._settle([_tried(part)], by=by)
 
     def pardon(self, tenant: Tenant, *, by: str = "operator") -> None:
-        """Forget what a tenant covered; what it was charged stays.
+        """Forget what a tenant covered and how suspicious it was; what it was charged stays.
 
         Raises:
             ConflictError: an entry was busy for too long; pardon again.
         """
-        layout, name = self._archive.layout, tenant.name
-
-        def forgotten(entry: Entry, at: float) -> tuple[Kept, float, int]:
-            kept = self._archive.load(entry.sketch, at=at)
-            bits = np.zeros(layout.bitmap_bytes, np.uint8)
-            sketch = layout.joined(bits, layout.sample(kept.sketch))
-            return Kept(sketch, kept.since), 0.0, 0
+        name = tenant.name
 
         def regroup() -> str:
             members = self._on(self._tenant(name).pool)
@@ -148,7 +148,12 @@ class Links:
 
         if not _is_joint(tenant.pool) and len(self._on(tenant.pool)) > 1:
             _tried(regroup)  # linked by an earlier version: the entry is not its own
-        self._commit(name, f"pardon:{name}", forgotten, by=by)
+        for archive in self._served:
+
+            def forgotten(entry: Entry, at: float, archive: Keeper = archive) -> _Change:
+                return archive.pardoned(archive.load(entry.sketch, at=at)), 0.0, 0
+
+            self._commit(archive, name, f"pardon:{name}", forgotten, by=by)
         if _is_joint(self._tenant(name).pool):
             self._settle([_tried(regroup)], by=by)
 
@@ -186,7 +191,7 @@ class Links:
         at = self._clock()
         return overlapping(
             [
-                (row, self._archive.load(self._entry(row.name).sketch, at=at).sketch)
+                (row, self._archive.load(self._entry(row.name, self._archive).sketch, at=at).sketch)
                 for row in self._store.tenants()
             ],
             self._archive,
@@ -257,8 +262,8 @@ class Links:
             return members[0].name if members else ""
         return self._fresh(members[0].name, members)
 
-    def _entry(self, pool: str) -> Entry:
-        return self._store.read(self._archive.key(pool))
+    def _entry(self, pool: str, archive: Keeper | None = None) -> Entry:
+        return self._store.read((archive or self._main).key(pool))
 
     def _fresh(self, name: str, members: Sequence[Tenant]) -> str:
         """Return the name of a pool that never was, under any guard."""
@@ -266,7 +271,7 @@ class Links:
         mine = f"{self._clock()}:{','.join(row.name for row in members)}"
         for number in count(1):
             pool = f"{name}/{number}"
-            used = pool in taken or self._entry(pool).version
+            used = pool in taken or any(self._entry(pool, one).version for one in self._served)
             if not used and self._store.remember(f"pool:{pool}", mine) == mine:
                 return pool
         raise AssertionError  # the numbers do not end
@@ -298,42 +303,46 @@ class Links:
     def _note(self, tenant: Tenant, *, by: str) -> None:
         """Record that a tenant goes back to its own entry, which stays as it is."""
 
-        def same(entry: Entry, at: float) -> tuple[Kept, float, int]:
-            return self._archive.load(entry.sketch, at=at), 0.0, 0
+        def same(entry: Entry, at: float) -> _Change:
+            return self._main.load(entry.sketch, at=at), 0.0, 0
 
         name = f"unlink:{tenant.pool}->{tenant.name}"
-        self._commit(tenant.name, name, same, by=by, always=True)
+        self._commit(self._main, tenant.name, name, same, by=by, always=True)
 
     def _unite(self, pool: str, members: Sequence[Tenant], *, by: str) -> None:
         names = sorted(row.name for row in members)
+        for archive in self._served:
+            self._unite_in(archive, pool, names, by=by)
 
-        def union(entry: Entry, at: float) -> tuple[Kept, float, int]:
-            own = [self._entry(name) for name in names]
-            kept = [self._archive.load(one.sketch, at=at) for one in (entry, *own)]
+    def _unite_in(self, archive: Keeper, pool: str, names: Sequence[str], *, by: str) -> None:
+        def union(entry: Entry, at: float) -> _Change:
+            own = [self._entry(name, archive) for name in names]
+            kept = [archive.load(one.sketch, at=at) for one in (entry, *own)]
             # What is charged to a linked tenant is charged to its pool too, so what the pool
             # lacks is what was charged elsewhere.
             charge = max(0.0, math.fsum(one.spent for one in own) - entry.spent)
             inputs = max(0, sum(one.queries for one in own) - entry.queries)
-            return self._archive.united(*kept), charge, inputs
+            return archive.united(*kept), charge, inputs
 
-        self._commit(pool, f"link:{pool}<-{','.join(names)}", union, by=by)
+        self._commit(archive, pool, f"link:{pool}<-{','.join(names)}", union, by=by)
 
     def _commit(
         self,
+        archive: Keeper,
         pool: str,
         name: str,
-        change: Callable[[Entry, float], tuple[Kept, float, int]],
+        change: Callable[[Entry, float], _Change],
         *,
         by: str,
         always: bool = False,
     ) -> None:
         """Change an entry and leave a record of it; nothing to change leaves none, or `always`."""
-        if not self._archive.fingerprint:
+        if not archive.fingerprint:
             return  # nothing was served yet
         for attempt in range(MAX_ATTEMPTS):
-            at, entry = self._clock(), self._entry(pool)
+            at, entry = self._clock(), self._entry(pool, archive)
             kept, charge, inputs = change(entry, at)
-            data = self._archive.dump(kept)
+            data = archive.dump(kept)
             unchanged = entry.version and (data, charge, inputs) == (entry.sketch, 0.0, 0)
             if unchanged and not always:
                 return
@@ -346,7 +355,7 @@ class Links:
                 inputs=inputs,
                 tokens=0,
                 charge=charge,
-                coverage=self._archive.layout.fraction(kept.sketch),
+                coverage=archive.reached(kept),
                 noise_scale=0.0,
                 profile=self._version,
             )

@@ -42,7 +42,7 @@ class Metrics:
             "tollkeeper_inputs_total", "Inputs answered.", ["modality"], registry=registry
         )
         self.charged = Counter(
-            "tollkeeper_charged_inputs_total", "Inputs that opened new space.", registry=registry
+            "tollkeeper_charged_inputs_total", "Inputs that were charged.", registry=registry
         )
         self.noised = Counter(
             "tollkeeper_noised_inputs_total",
@@ -82,7 +82,7 @@ class Metrics:
         )
         self.decisions = Counter(
             "tollkeeper_decisions_total",
-            "What policy decided, shadow decisions apart.",
+            "What policy decided about embeddings, shadow decisions apart.",
             ["decision", "mode"],
             registry=registry,
         )

@@ -12,13 +12,14 @@ from typing import Protocol
 import numpy as np
 
 from tollkeeper.errors import ConfigurationError, UnknownNameError
-from tollkeeper.gateway.archive import Archive, windows
+from tollkeeper.gateway.archive import Archive, Keeper, windows
 from tollkeeper.gateway.auth import KeyRing
 from tollkeeper.gateway.grants import Grant, Grants
 from tollkeeper.gateway.links import Links
 from tollkeeper.gateway.overlaps import Overlap
 from tollkeeper.gateway.plans import Plans
-from tollkeeper.gateway.pools import Deployment, pool_key
+from tollkeeper.gateway.pools import Deployment
+from tollkeeper.gateway.predict_archive import PredictArchive
 from tollkeeper.gateway.reports import TenantReport
 from tollkeeper.guard import profiles
 from tollkeeper.guard.windows import DAY_S
@@ -60,11 +61,7 @@ class Store(
 
 
 class Operator:
-    """The operator's verbs over a ledger.
-
-    Attributes:
-        plans: by which it reports; may be replaced.
-    """
+    """The operator's verbs over a ledger; the `plans` by which it reports may be replaced."""
 
     def __init__(
         self,
@@ -94,9 +91,11 @@ class Operator:
         self._profile = profile.with_knee(deployment.knee if deployment else None)
         self._version = f"{profile.name}/{profile.version}"
         self._tracks = profile.tables > 0
+        turning = windows(deployment.window, deployment.carry_over) if deployment else None
+        self._predictions = PredictArchive(deployment.predictions if deployment else "", turning)
         self._archive = Archive(
             profile.layout,
-            windows(deployment.window, deployment.carry_over) if deployment else None,
+            turning,
             deployment.fingerprint if deployment else "",
             deployment.window_since if deployment else 0.0,
         )
@@ -237,6 +236,7 @@ class Operator:
     def grant(self, name: str, inputs: float) -> None:
         """Set a tenant's hard budget to what it has spent plus `inputs` more.
 
+        Embeddings and predictions are held to it apart, so it counts from the larger spend.
         Infinity takes the budget away.
 
         Raises:
@@ -246,7 +246,8 @@ class Operator:
         if not inputs > 0:
             raise ConfigurationError(f"expected a positive number of inputs, got {inputs}")
         tenant = self._find(name)
-        budget = None if inputs == math.inf else self._read(tenant).spent + inputs
+        spent = max(self._read(tenant).spent, self._read(tenant, self._predictions).spent)
+        budget = None if inputs == math.inf else spent + inputs
         self._store.update_tenant(replace(tenant, budget=budget))
 
     def link(self, first: str, second: str) -> None:
@@ -307,6 +308,7 @@ class Operator:
         return Links(
             self._store,
             self._archive,
+            beside=[self._predictions],
             version=self._version,
             clock=self._clock,
             sleep=self._sleep,
@@ -349,10 +351,10 @@ class Operator:
             raise ConfigurationError(f"expected a number of days from 0 up, got {days}")
         return self._store.prune(self._clock() - days * DAY_S)
 
-    def _read(self, tenant: Tenant) -> Entry:
-        if self._deployment is None:
-            return Entry(tenant.pool)
-        return self._store.read(pool_key(tenant.pool, self._deployment.fingerprint))
+    def _read(self, tenant: Tenant, archive: Keeper | None = None) -> Entry:
+        archive = archive or self._archive
+        known = bool(archive.fingerprint)
+        return self._store.read(archive.key(tenant.pool)) if known else Entry(tenant.pool)
 
     def _find(self, name: str) -> Tenant:
         tenant = self._store.find_tenant(name)
@@ -361,7 +363,7 @@ class Operator:
         return tenant
 
     def _report(self, tenant: Tenant) -> TenantReport:
-        entry = self._read(tenant)
+        entry, predicted = self._read(tenant), self._read(tenant, self._predictions)
         ladder = self.plans.of(tenant.plan)
         coverage = alone = scale = None
         reached = 0.0
@@ -388,6 +390,8 @@ class Operator:
             grant=grant,
             grant_left=None if grant is None else grant.inputs - self._spent(grant.account),
             note=tenant.note,
+            predicted=predicted.spent,
+            suspicion=self._predictions.suspicion(predicted, at=self._clock()),
         )
 
     def _covered(self, entry: Entry) -> float:

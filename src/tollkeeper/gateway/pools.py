@@ -106,6 +106,8 @@ def check_unchanged(previous: Deployment | None, now: Deployment, *, accepted: b
     """
     if previous is None:
         return
+    if previous.predictions not in ("", now.predictions):
+        _log.warning("predictions.changed: accounts of predictions begin anew")
     _check_key_version(previous.key_version, now.key_version, accepted=accepted)
     if _identity(previous) == _identity(now):
         return

@@ -28,7 +28,7 @@ from tollkeeper.gateway.grants import Grants
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.plans import Plans
 from tollkeeper.gateway.policy import EXHAUSTED, Decision, action_of, check_budget
-from tollkeeper.gateway.predict_archive import Marks, Past
+from tollkeeper.gateway.predict_archive import Marks, Past, among
 from tollkeeper.gateway.predict_tariff import Evidence, Tariff
 from tollkeeper.gateway.predictor import checked_scores
 from tollkeeper.ledger.spent import SpentStore
@@ -210,6 +210,7 @@ class PredictAdmission(BaseAdmission):
             action = action_of(refusal)
         if refusal is not None and query.enforced:
             after = replace(after, suspicion=max(after.suspicion, float(trail.max())))
+            after = after.with_watched(query.new)
             learn = partial(self._learned, query)
             return self._answered(query, after, learn, Decision(action, where), refusal)
         if due_s and query.enforced:
@@ -231,27 +232,37 @@ class PredictAdmission(BaseAdmission):
         Returns:
             The account's suspicion before each new input, and its past after all of them.
         """
-        detector = self._evidence.account
+        fed = ~among(query.new, past.watched)
+        found, state = self._update(query, past.account, fed) if fed.any() else ([], past.account)
+        # What is not looked at again leaves suspicion as it was.
+        trail = np.concatenate([[past.suspicion], found])[np.cumsum([0, *fed])]
+        return trail[:-1], replace(past, suspicion=float(trail[-1]), account=state)
+
+    def _update(self, query: _Query, state: bytes, fed: NDArray[np.bool_]) -> tuple[Scores, bytes]:
+        """Let the account detector see some of the new inputs."""
+        evidence, detector = self._evidence, self._evidence.account
         if detector is None:
-            return np.zeros(len(query.new)), past
-        inputs, answers = query.pictures[query.fresh], query.answers[query.fresh]
+            return np.zeros(int(fed.sum())), state
+        state = state or detector.empty()
+        places = np.flatnonzero(query.fresh)[fed]
         try:
-            found, state = detector.update(past.account or detector.empty(), inputs, answers)
+            if evidence.follow is not None:
+                found, state = evidence.follow(state, query.scores[fed])
+            else:
+                found, state = detector.update(state, query.pictures[places], query.answers[places])
         except TollkeeperError:
             raise
         except Exception as error:
             raise DetectorError(
                 f"{detector.name} raised {type(error).__name__}: {error}"
             ) from error
-        found = checked_scores(found, n=len(query.new))
-        trail = np.concatenate([[past.suspicion], found[:-1]])
-        return trail, replace(past, suspicion=float(found[-1]), account=state)
+        return checked_scores(found, n=len(places)), state
 
     def _learned(self, query: _Query, past: Past) -> Past:
-        return self._watched(query, past)[1]
+        return self._watched(query, past)[1].with_watched(query.new)
 
     def _noted(self, query: _Query, past: Past) -> Past:
-        return query.asked(self._learned(query, past))
+        return query.asked(self._watched(query, past)[1])
 
     def _answered(
         self,

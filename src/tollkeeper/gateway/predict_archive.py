@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -13,12 +14,15 @@ from tollkeeper.errors import GuardError
 from tollkeeper.gateway.archive import Kept
 from tollkeeper.gateway.pools import pool_key
 from tollkeeper.guard.windows import Windows
-from tollkeeper.types import Sketch
+from tollkeeper.types import Entry, Sketch
 
 ASKED: Final = 4096
 """Inputs that are remembered, the newest: 16 KiB, and one new input in a million looks old."""
 
-_HEAD = struct.Struct("<ddI")
+WATCHED: Final = 256
+"""Refused inputs that are remembered, so that asking one again is no further suspicion."""
+
+_HEAD = struct.Struct("<ddII")
 _MARK = np.dtype("<u4")
 
 Marks = NDArray[np.uint32]
@@ -35,11 +39,13 @@ class Past:
 
     Attributes:
         asked: marks of its newest inputs, the oldest first; these are answered again for free.
+        watched: marks of inputs that its account detector has seen and that were refused.
         suspicion: of its account detector after the last new input.
         account: state of that detector; empty for who asked nothing.
     """
 
     asked: Marks = field(default_factory=_nothing)
+    watched: Marks = field(default_factory=_nothing)
     suspicion: float = 0.0
     account: bytes = b""
 
@@ -47,12 +53,17 @@ class Past:
         """Return which inputs are new; of equal ones the first."""
         first = np.zeros(len(marks), np.bool_)
         first[np.unique(marks, return_index=True)[1]] = True
-        return first & ~np.isin(marks, self.asked)
+        return first & ~among(marks, self.asked)
 
     def with_asked(self, marks: Marks) -> Past:
         """Return a past in which these new inputs are asked too."""
         asked = np.concatenate([self.asked, marks])[-ASKED:]
         return replace(self, asked=asked)
+
+    def with_watched(self, marks: Marks) -> Past:
+        """Return a past in which these inputs have been looked at and refused."""
+        watched = np.concatenate([self.watched, marks[~among(marks, self.watched)]])
+        return replace(self, watched=watched[-WATCHED:])
 
     def pardoned(self) -> Past:
         """Return a past without suspicion; what was asked stays free."""
@@ -70,18 +81,18 @@ class Past:
             return cls()
         if len(data) < _HEAD.size:
             raise GuardError(f"expected the state of an account, got {len(data)} bytes")
-        _, suspicion, count = _HEAD.unpack_from(data)
-        end = _HEAD.size + count * _MARK.itemsize
-        if count > ASKED or len(data) < end:
-            raise GuardError(f"expected marks of {count} inputs, got {len(data)} bytes")
-        asked = np.frombuffer(data, _MARK, count, offset=_HEAD.size)
-        return cls(asked, suspicion, data[end:])
+        _, suspicion, *counts = _HEAD.unpack_from(data)
+        if counts[0] > ASKED or counts[1] > WATCHED or len(data) < _HEAD.size + 4 * sum(counts):
+            raise GuardError(f"expected marks of {counts} inputs, got {len(data)} bytes")
+        marks = np.frombuffer(data, _MARK, sum(counts), offset=_HEAD.size)
+        end = _HEAD.size + marks.nbytes
+        return cls(marks[: counts[0]], marks[counts[0] :], suspicion, data[end:])
 
     def kept(self, since: float) -> Kept:
         """Return this past as a state whose window began at `since`."""
-        head = _HEAD.pack(since, self.suspicion, len(self.asked))
-        data = head + self.asked.astype(_MARK).tobytes() + self.account
-        return Kept(np.frombuffer(data, np.uint8), since)
+        head = _HEAD.pack(since, self.suspicion, len(self.asked), len(self.watched))
+        marks = np.concatenate([self.asked, self.watched]).astype(_MARK)
+        return Kept(np.frombuffer(head + marks.tobytes() + self.account, np.uint8), since)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +123,7 @@ class PredictArchive:
         if not data:
             return Kept(sketch, 0.0 if self.windows is None else self.windows.start(at))
         Past.of(Kept(sketch))
-        (since, _, _) = _HEAD.unpack_from(data)
+        (since, *_) = _HEAD.unpack_from(data)
         return self.turned(Kept(sketch, since), at=at)
 
     def dump(self, kept: Kept) -> bytes:
@@ -135,9 +146,33 @@ class PredictArchive:
         if not pasts:
             return Kept(np.empty(0, np.uint8))
         worst = max(pasts, key=lambda past: (past.suspicion, len(past.account)))
-        marks = np.concatenate([past.asked for past in pasts])
-        # Of an input that several asked the newest stays.
-        newest = len(marks) - 1 - np.unique(marks[::-1], return_index=True)[1]
-        asked = marks[np.sort(newest)][-ASKED:]
+        asked = _newest([past.asked for past in pasts], ASKED)
+        watched = _newest([past.watched for past in pasts], WATCHED)
         since = max(one.since for one in kept)
-        return Past(asked, worst.suspicion, worst.account).kept(since)
+        return Past(asked, watched, worst.suspicion, worst.account).kept(since)
+
+    def pardoned(self, kept: Kept) -> Kept:
+        """Return a state without suspicion; what was asked stays free."""
+        return Past.of(kept).pardoned().kept(kept.since)
+
+    def suspicion(self, entry: Entry, *, at: float) -> float | None:
+        """Return what the account detector thinks of a pool by now; None where none was served."""
+        if not self.fingerprint:
+            return None
+        return Past.of(self.load(entry.sketch, at=at)).suspicion
+
+
+def among(marks: Marks, known: Marks) -> NDArray[np.bool_]:
+    """Return which marks are known; several times as fast as `np.isin` for the few of a request."""
+    if not len(known):
+        return np.zeros(len(marks), np.bool_)
+    ordered = np.sort(known)
+    found: NDArray[np.bool_] = ordered[np.searchsorted(ordered, marks) % len(known)] == marks
+    return found
+
+
+def _newest(parts: Sequence[Marks], most: int) -> Marks:
+    """Return the union of marks, of equal ones the last, and at most so many of the last."""
+    marks = np.concatenate(parts)
+    last = len(marks) - 1 - np.unique(marks[::-1], return_index=True)[1]
+    return marks[np.sort(last)][-most:]

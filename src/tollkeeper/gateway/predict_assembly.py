@@ -13,11 +13,14 @@ from typing import Literal, cast
 
 from tollkeeper.challenge.protocol import Issuer
 from tollkeeper.challenge.puzzle import SHA_256
+from tollkeeper.detectors.base import Detector
+from tollkeeper.detectors.builtin import builtin_bundle_path
 from tollkeeper.detectors.bundle import Bundle, Victim, load_bundle
+from tollkeeper.detectors.packing import pack
 from tollkeeper.encoders.classifiers.base import Classifier
 from tollkeeper.encoders.classifiers.load import load_classifier
 from tollkeeper.errors import ConfigurationError
-from tollkeeper.gateway.assembly import RATES
+from tollkeeper.gateway.assembly import NO_ENCODER, RATES
 from tollkeeper.gateway.booth import Booth
 from tollkeeper.gateway.grants import Grants
 from tollkeeper.gateway.journal import Journal
@@ -25,7 +28,7 @@ from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.plans import Plans
 from tollkeeper.gateway.predict_admission import PredictAdmission
 from tollkeeper.gateway.predict_archive import PredictArchive
-from tollkeeper.gateway.predict_tariff import AlarmingDetector, Evidence
+from tollkeeper.gateway.predict_tariff import AlarmingDetector, Evidence, Follow, FollowsScores
 from tollkeeper.gateway.predictor import Predictor
 from tollkeeper.gateway.service import Service, ServiceLedger
 from tollkeeper.gateway.settings import Settings
@@ -45,9 +48,11 @@ def make_classifier(settings: Settings) -> Classifier | None:
 
     Raises:
         ConfigurationError: the SPEC is unknown or the classifier cannot be loaded, or a detector
-            is named without one.
+            is named without one, or there is no encoder either.
     """
     if settings.classifier is None:
+        if settings.encoder == NO_ENCODER:
+            raise ConfigurationError("encoder is none: name a classifier to serve, or an encoder")
         if settings.detector is not None:
             raise ConfigurationError(
                 f"the detector {settings.detector} looks at predictions: name a classifier beside "
@@ -65,13 +70,13 @@ def make_classifier(settings: Settings) -> Classifier | None:
 
 
 def make_evidence(settings: Settings, classifier: Classifier) -> Evidence:
-    """Read the detectors of a classifier; without a file there are none.
+    """Read the detectors of a classifier; without a file there are those that it comes with.
 
     Raises:
         ConfigurationError: the file cannot be used, or is for another classifier.
         EncoderError: the classifier does not answer.
     """
-    path = settings.detector
+    path = settings.detector or builtin_bundle_path(settings.classifier or "")
     if path is None:
         return Evidence(fingerprint_of(classifier, b""))
     bundle = load_bundle(path, threads=settings.encoder_threads)
@@ -88,13 +93,30 @@ def evidence_of(
         EncoderError: the classifier does not answer.
     """
     bundle.check_victim(cast("Victim", classifier))
+    detector, account = bundle.detectors[bundle.recommended], bundle.account
+    if account is not None and not isinstance(account, AlarmingDetector):
+        raise ConfigurationError(
+            f"the account detector {account.name} does not say when it alarms; fit anew with "
+            "`tollkeeper detectors fit`"
+        )
     return Evidence(
         fingerprint_of(classifier, digest),
-        bundle.detectors[bundle.recommended],
+        detector,
         bundle.honest[bundle.recommended],
-        cast("AlarmingDetector | None", bundle.account),
+        account,
         {name: Graph(data, threads=threads, name=name) for name, data in bundle.graphs.items()},
+        _follow(account, detector),
     )
+
+
+def _follow(account: object, detector: Detector) -> Follow | None:
+    """Return how an account is followed by scores of `detector`; None if it looks at others.
+
+    With it each query is scored once, and not once more for its account.
+    """
+    if isinstance(account, FollowsScores) and pack(account.detector) == pack(detector):
+        return account.follow
+    return None
 
 
 def fingerprint_of(classifier: Classifier, digest: bytes) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -20,12 +20,27 @@ from tollkeeper.graphs import Graph
 from tollkeeper.responses.base import Perturbation
 from tollkeeper.types import Images, Probabilities, Scores
 
+Follow = Callable[[bytes, Scores], tuple[Scores, bytes]]
+"""From an account's state and its next scores to its suspicion after each, and its new state."""
 
+
+@runtime_checkable
 class AlarmingDetector(AccountDetector, Protocol):
     """An account detector that knows how suspicious honest accounts get."""
 
     def alarm_at(self, rate: float) -> float:
         """Return the suspicion that at most a share `rate` of honest accounts ever reaches."""
+        ...
+
+
+@runtime_checkable
+class FollowsScores(Protocol):
+    """Capability: an account detector that looks at nothing but another detector's scores."""
+
+    detector: Detector
+
+    def follow(self, state: bytes, scores: Scores) -> tuple[Scores, bytes]:
+        """Do as `AccountDetector.update`, with scores of `detector` that are known already."""
         ...
 
 
@@ -39,6 +54,7 @@ class Evidence:
         honest: its sorted scores of honest traffic.
         account: looks at whole accounts.
         graphs: networks that outputs need.
+        follow: updates the account's state from scores of the detector, where it looks at the same.
     """
 
     fingerprint: str
@@ -46,6 +62,7 @@ class Evidence:
     honest: Scores | None = None
     account: AlarmingDetector | None = None
     graphs: Mapping[str, Graph] | None = None
+    follow: Follow | None = None
 
     def ranks(self, scores: Scores) -> Scores:
         """Return which share of honest traffic each query is more suspicious than, in [0, 1)."""

@@ -31,6 +31,8 @@ class TenantReport:
         grant: its allowance grant, if it has one.
         grant_left: inputs that it still covers; None without one.
         note: the operator's text.
+        predicted: inputs charged to the pool for predictions.
+        suspicion: of its account by what looks at whole accounts; None without a classifier.
     """
 
     name: str
@@ -49,3 +51,5 @@ class TenantReport:
     grant: Grant | None
     grant_left: int | None
     note: str
+    predicted: float = 0.0
+    suspicion: float | None = None

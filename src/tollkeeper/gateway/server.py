@@ -18,16 +18,21 @@ from typing import Any
 import numpy as np
 import uvicorn
 
-from tollkeeper import __version__
 from tollkeeper.encoders.base import Encoder
 from tollkeeper.encoders.classifiers.base import Classifier
 from tollkeeper.errors import ConfigurationError, TollkeeperError
-from tollkeeper.gateway import openapi, secrets, wire
+from tollkeeper.gateway import secrets, wire
 from tollkeeper.gateway.admin import create_admin_app
 from tollkeeper.gateway.app import DataPlane
 from tollkeeper.gateway.assembly import describe, make_guard, operator_of
 from tollkeeper.gateway.desk import Desk
-from tollkeeper.gateway.lines import Common, Line, embeddings_line, predictions_line
+from tollkeeper.gateway.lines import (
+    Common,
+    Line,
+    document_of,
+    embeddings_line,
+    predictions_line,
+)
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.places import Allowance, Places
 from tollkeeper.gateway.plans import Plans
@@ -68,20 +73,17 @@ class Gateway:
         Args:
             settings: what the operator wrote.
             stores: ledger and keys.
-            encoder: answers embeddings, if any are served.
+            encoder: answers embeddings, if any are served; it or a classifier is.
             clock: seconds since the epoch.
             rng: source of fresh noise.
             classifier: answers predictions, if any are served.
             evidence: what tells queries to it apart; that of the settings unless given.
 
         Raises:
-            ConfigurationError: settings do not fit the encoder or the classifier, or there is
-                neither.
+            ConfigurationError: settings do not fit the encoder or the classifier.
             EncoderError: the classifier does not answer.
             LedgerError: the ledger is damaged.
         """
-        if encoder is None and classifier is None:
-            raise ConfigurationError("encoder is none: name a classifier to serve, or an encoder")
         stores.store.check()
         metrics = Metrics()
         guard = None if encoder is None else make_guard(settings, stores.master, encoder)
@@ -141,13 +143,7 @@ class Gateway:
             self._operator,
             metrics=metrics,
             token=secrets.admin_token(settings.data_dir, token),
-            document=openapi.document(
-                limits=limits,
-                models=self._lines[0].route.models.all,
-                version=__version__,
-                dim=self._lines[0].service.encoder.dim,
-                accepts=self._lines[0].service.encoder.accepts,
-            ),
+            document=document_of(self._lines, limits, encoder, classifier),
         )
         self._keeping: list[asyncio.Task[None]] = []
         # A thread of its own, so that no burst of large requests can delay a revocation.
@@ -225,7 +221,8 @@ class Gateway:
 
     def _warn_of_plans(self) -> None:
         """Say which plans cannot do what they say, and whose plan is not written."""
-        for warning in self._operator.plan_warnings():
+        # Rungs are of embeddings; where none are served there is nothing to warn of.
+        for warning in self._operator.plan_warnings() if self._guarded else ():
             _log.warning("plans.doubtful %s", warning)
 
     def _flush(self, *, last: bool = False) -> None:

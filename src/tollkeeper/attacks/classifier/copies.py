@@ -18,7 +18,7 @@ from tollkeeper.encoders.base import Encoder
 from tollkeeper.encoders.lab.torch_classifier import TorchClassifier
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.lab.conv3 import conv3
-from tollkeeper.lab.fit import SGD, Schedule, fit
+from tollkeeper.lab.fit import SGD, Schedule, fit, run_network
 from tollkeeper.lab.progress import Progress, silent
 from tollkeeper.lab.torching import device
 from tollkeeper.types import Batch, Images, Probabilities
@@ -149,7 +149,7 @@ def imitate(
 
     def loss(index: Tensor) -> Tensor:
         index = index.to(where)
-        return soft_cross_entropy(network(inputs[index]), targets[index]).mean()
+        return soft_cross_entropy(run_network(network, inputs[index]), targets[index]).mean()
 
     fit([network], len(images), loss, schedule=schedule, rng=rng, progress=progress)
 

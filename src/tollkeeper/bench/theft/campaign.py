@@ -14,15 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
 from tollkeeper.attacks.base import Attack, Clock
 from tollkeeper.bench.theft.curve import mean_interval
-from tollkeeper.bench.theft.gauge import Gauge, beginning
+from tollkeeper.bench.theft.gauge import beginning
 from tollkeeper.bench.theft.pools import Pool
 from tollkeeper.bench.theft.tuning import in_pool_order, needs_labels, part
 from tollkeeper.bench.theft.victims import REQUEST, Victim
+from tollkeeper.encoders.base import Encoder
 from tollkeeper.encoders.metered import FREE, Price
 from tollkeeper.errors import ConfigurationError, TollkeeperError
 from tollkeeper.lab.progress import Progress, Step
@@ -33,6 +35,14 @@ _SELF_TRAINED, _BOOTSTRAP = range(_MOST_SEEDS, _MOST_SEEDS + 2)
 
 Told = Callable[[str, Step], None]
 """Called with what is being run and where it stands."""
+
+
+class Scorer(Protocol):
+    """What copies are scored by."""
+
+    def figures(self, encoder: Encoder) -> dict[str, float]:
+        """Return the figures of a copy, by name."""
+        ...
 
 
 def check_plan(
@@ -71,6 +81,7 @@ class Campaign:
         budgets: distinct queries, rising.
         seeds: runs of each budget.
         price: what the target takes.
+        whole_pool: whether a run may choose from all of it on a live target too.
     """
 
     attack: Attack
@@ -79,6 +90,7 @@ class Campaign:
     budgets: tuple[int, ...]
     seeds: int = 3
     price: Price = FREE
+    whole_pool: bool = False
 
     def inputs(self, budget: int) -> int:
         """Return how many inputs of the pool a budget pays for."""
@@ -86,7 +98,9 @@ class Campaign:
 
     def offered(self, budget: int) -> Pool:
         """Return what a run may choose from, see above."""
-        return beginning(self.pool, self.inputs(budget)) if self.victim.is_live else self.pool
+        if self.whole_pool or not self.victim.is_live:
+            return self.pool
+        return beginning(self.pool, self.inputs(budget))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +142,7 @@ class Row:
         budget: distinct queries allowed.
         runs: one a seed, at least one.
         self_trained: figures of the copy's network trained by itself on as many inputs; None
-            for text and before it is trained, empty if it could not be trained.
+            for text, for classifiers and before it is trained, empty if it could not be trained.
     """
 
     budget: int
@@ -157,7 +171,7 @@ class Row:
         return [run.figures[name] for run in self.runs if name in run.figures]
 
 
-def rows(campaign: Campaign, gauge: Gauge, *, clock: Clock, told: Told) -> Iterator[Row]:
+def rows(campaign: Campaign, gauge: Scorer, *, clock: Clock, told: Told) -> Iterator[Row]:
     """Run a campaign.
 
     A victim that stops ends the campaign: what it answered until then is trained on and
@@ -189,13 +203,14 @@ def rows(campaign: Campaign, gauge: Gauge, *, clock: Clock, told: Told) -> Itera
             yield row
             if run.partial:
                 return
-        if isinstance(campaign.pool.inputs, np.ndarray):
+        pictures = campaign.pool.inputs
+        if isinstance(pictures, np.ndarray) and pictures.dtype == np.uint8:
             told_floor = _under(f"{budget:,} images, floor", told)
             yield replace(row, self_trained=_self_trained(campaign, gauge, budget, told_floor))
 
 
 def _run(
-    campaign: Campaign, gauge: Gauge, budget: int, seed: int, *, clock: Clock, progress: Progress
+    campaign: Campaign, gauge: Scorer, budget: int, seed: int, *, clock: Clock, progress: Progress
 ) -> Run:
     """Steal once and score the copy."""
     victim, pool = campaign.victim, campaign.offered(budget)
@@ -226,7 +241,7 @@ def _run(
 
 
 def _self_trained(
-    campaign: Campaign, gauge: Gauge, budget: int, progress: Progress
+    campaign: Campaign, gauge: Scorer, budget: int, progress: Progress
 ) -> dict[str, float]:
     """Score the copy's network, trained by itself on as many inputs as a budget pays for.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from tollkeeper.attacks.names import Copies
 from tollkeeper.bench.theft.campaign import COSTS, Row, Run
 from tollkeeper.bench.theft.curve import LEAST_SEEDS
 from tollkeeper.bench.theft.tasks import STANDS_IN_FOR
@@ -17,6 +18,13 @@ from tollkeeper.client import Spend
 
 SCHEMA = 1
 """Version of the result file; readers ignore keys they do not know."""
+
+_UNTESTED: Mapping[Copies, str] = {
+    "encoder": "No task was scored: fidelity is recall10, the share of nearest neighbors that the "
+    "copy keeps.",
+    "classifier": "No task was scored: fidelity is agreement on inputs of the attacker's pool, "
+    "which are not what honest users ask.",
+}
 
 ATLAS = (
     ("AML.T0024", "Exfiltration via AI Inference API"),
@@ -60,6 +68,7 @@ class Findings:
             None in this process.
         verdicts: of `--fail-on`.
         manifest: versions, hardware and checksums of data.
+        copies: what was copied.
     """
 
     attack: str
@@ -90,6 +99,7 @@ class Findings:
     spend: Spend | None = None
     verdicts: tuple[Verdict, ...] = ()
     manifest: Mapping[str, Any]
+    copies: Copies = "encoder"
 
     @property
     def is_complete(self) -> bool:
@@ -153,10 +163,7 @@ def limits(found: Findings) -> list[str]:
             "attack are those of scale gpu."
         )
     if not found.tasks:
-        known.append(
-            "No task was scored: fidelity is recall10, the share of nearest neighbors that the "
-            "copy keeps."
-        )
+        known.append(_UNTESTED[found.copies])
     if not found.is_clean:
         known.append(
             "Fidelity is agreement with the target's own answers, which a guard may have "

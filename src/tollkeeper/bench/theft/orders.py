@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from tollkeeper.attacks import names
 from tollkeeper.attacks.base import Attack, Clock, accounts_in
+from tollkeeper.attacks.names import Copies
 from tollkeeper.bench import manifest
 from tollkeeper.bench.theft import victims
-from tollkeeper.bench.theft.campaign import Campaign, Told, check_plan
+from tollkeeper.bench.theft.campaign import Campaign, Scorer, Told, check_plan
 from tollkeeper.bench.theft.findings import Findings
-from tollkeeper.bench.theft.gauge import Gauge, blank_copy, gauge_for, hold_out, yardstick
+from tollkeeper.bench.theft.gauge import blank_copy, gauge_for, hold_out, yardstick
 from tollkeeper.bench.theft.pools import Pool
 from tollkeeper.bench.theft.tasks import IMAGE_TASKS, TEXT_TASKS, Task, load_task, scaled
 from tollkeeper.bench.theft.tuning import Scale, described, prepared, scale_named
@@ -132,7 +133,7 @@ class Ready:
     """
 
     campaign: Campaign
-    gauge: Gauge
+    gauge: Scorer
     findings: Findings
 
 
@@ -188,7 +189,16 @@ def opened(order: Order, *, clock: Clock, told: Told) -> Iterator[Ready]:
         measured = yardstick(clean, tasks=tasks, inputs=held_out)
         told("an untrained network", Step("scoring", 0, 1))
         gauge = gauge_for(measured, bare)
-        yield Ready(campaign, gauge, _findings(order, attack, campaign, gauge, wanted))
+        found = findings(
+            order,
+            attack,
+            campaign,
+            wanted,
+            victim_figures=gauge.yardstick.victim.named(),
+            untrained=gauge.floor(),
+            asked=gauge.yardstick.asked,
+        )
+        yield Ready(campaign, gauge, found)
 
 
 def _load(wanted: Sequence[str], scale: Scale, data: dict[str, str], told: Told) -> list[Task]:
@@ -219,9 +229,29 @@ def _victim(order: Order, pool: Pool, stack: ExitStack, clock: Clock) -> Victim:
     return victims.in_process(order.target, accounts=order.accounts)
 
 
-def _findings(
-    order: Order, attack: Attack, campaign: Campaign, gauge: Gauge, tasks: tuple[str, ...]
+def findings(
+    order: Order,
+    attack: Attack,
+    campaign: Campaign,
+    tasks: tuple[str, ...],
+    *,
+    victim_figures: Mapping[str, float],
+    untrained: Mapping[str, float],
+    asked: int,
+    copies: Copies = "encoder",
 ) -> Findings:
+    """Return what is known before the first run.
+
+    Args:
+        order: what the user asked for.
+        attack: as it is run.
+        campaign: to be run.
+        tasks: names of what copies are scored on.
+        victim_figures: of the clean victim.
+        untrained: figures of the untrained copy.
+        asked: inputs that the clean victim was asked for scoring.
+        copies: what is copied.
+    """
     victim = campaign.victim
     asks_target = victim.is_live and order.reference is None
     return Findings(
@@ -240,15 +270,16 @@ def _findings(
         pool_size=len(campaign.pool.inputs),
         reference=order.reference or order.target,
         is_clean=not asks_target,
-        scored_on=gauge.yardstick.asked,
-        scoring_queries=gauge.yardstick.asked if asks_target else 0,
+        scored_on=asked,
+        scoring_queries=asked if asks_target else 0,
         tasks=tasks,
         scale=order.scale,
         seeds=order.seeds,
         budgets=order.budgets,
         price=order.price,
-        victim=gauge.yardstick.victim.named(),
-        untrained=gauge.floor(),
+        victim=victim_figures,
+        untrained=untrained,
+        copies=copies,
         manifest=_manifest(order),
     )
 

@@ -35,7 +35,7 @@ svg .untrained { stroke: var(--dim); stroke-dasharray: 2 4; }
 svg .victim { stroke: var(--victim); }
 """
 
-_FIGURES = """
+_OF_ENCODERS = """
 <dl>
 <dt>queries</dt><dd>distinct inputs that were answered, summed over accounts</dd>
 <dt>repeats</dt><dd>inputs that were answered again</dd>
@@ -51,6 +51,18 @@ victim</dd>
 </dl>
 """
 
+_OF_CLASSIFIERS = """
+<dl>
+<dt>queries</dt><dd>distinct inputs that were answered, summed over accounts</dd>
+<dt>repeats</dt><dd>inputs that were answered again</dd>
+<dt>fidelity</dt><dd>mean agreement</dd>
+<dt>agreement</dt><dd>share of test inputs to which copy and victim give the same class</dd>
+<dt>accuracy</dt><dd>share of test inputs to which the true class is given</dd>
+</dl>
+"""
+
+_FIGURES = {"encoder": _OF_ENCODERS, "classifier": _OF_CLASSIFIERS}
+
 
 def page(found: Findings) -> str:
     """Return the page."""
@@ -62,12 +74,12 @@ def page(found: Findings) -> str:
             _verdicts(found),
             "<h2>Cost and fidelity</h2>",
             f"<figure>{_chart(found)}</figure>",
-            _table(COST_COLUMNS, (cost_cells(row) for row in found.rows)),
+            _table(cost_columns(found), (cost_cells(found, row) for row in found.rows)),
             _tasks(found),
             "<h2>What was attacked</h2>",
             _pairs(_facts(found)),
             "<h2>What the figures mean</h2>",
-            _FIGURES,
+            _FIGURES[found.copies],
             "<h2>Limits of this evidence</h2>",
             _list(limits(found)),
             "<h2>Technique</h2>",
@@ -115,18 +127,29 @@ COST_COLUMNS = (
     "agreement",
     "seeds",
 )
-"""Heads of the table of rows."""
+"""Heads of the table of rows of an encoder."""
 
 
-def cost_cells(row: Row) -> list[str]:
-    """Return a row's cells under `COST_COLUMNS`."""
+_NOT_OF_CLASSIFIERS = ("recall10", "centered_cosine", "agreement")
+"""Columns that classifiers go without: they have no space, and their fidelity is agreement."""
+
+
+def cost_columns(found: Findings) -> list[str]:
+    """Return the heads of the table of rows."""
+    dropped = () if found.copies == "encoder" else _NOT_OF_CLASSIFIERS
+    return [column for column in COST_COLUMNS if column not in dropped]
+
+
+def cost_cells(found: Findings, row: Row) -> list[str]:
+    """Return a row's cells under `cost_columns`."""
+    spaces = (*(_spread(row, name) for name in _NOT_OF_CLASSIFIERS[:2]), _mean_agreement(row))
     return [
         f"{row.budget:,}" + (" (partial)" if row.partial else ""),
         *(f"{row.cost(name):,.0f}" for name in ("queries", "repeats", "calls")),
         f"{row.cost('money'):,.2f}",
         f"{row.cost('seconds'):,.1f}",
-        *(_spread(row, name) for name in ("fidelity", "recall10", "centered_cosine")),
-        _mean_agreement(row),
+        _spread(row, "fidelity"),
+        *(spaces if found.copies == "encoder" else ()),
         str(len(row.runs)),
     ]
 

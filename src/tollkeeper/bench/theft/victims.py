@@ -60,17 +60,20 @@ def is_address(spec: str) -> bool:
     return spec.startswith(("http://", "https://"))
 
 
-def in_process(spec: str, *, accounts: int = 1) -> Victim:
+def in_process(
+    spec: str, *, accounts: int = 1, load: Callable[[str], Encoder] = load_encoder
+) -> Victim:
     """Load an open encoder of this process.
 
     Args:
         spec: the encoder.
         accounts: identities of the attacker; all see the same encoder.
+        load: makes the encoder of its SPEC.
 
     Raises:
         ConfigurationError: an unknown SPEC, or too many accounts.
     """
-    clean = load_encoder(spec)
+    clean = load(spec)
     asked = clean if accounts == 1 else Accounts([clean] * accounts)
     return Victim(spec, asked, clean, begin=lambda seed: asked)  # noqa: ARG005 - open to all
 
@@ -119,6 +122,7 @@ def live(
     caps: Caps,
     concurrency: int,
     probe: Any,
+    connect: Callable[..., Target] = open_target,
 ) -> Iterator[Victim]:
     """Open one account a key at a live target, for as long as the block runs.
 
@@ -132,6 +136,7 @@ def live(
             puzzles none are solved.
         concurrency: requests at once.
         probe: an input that the attack is going to ask anyway, to learn the width from.
+        connect: opens one account.
 
     Raises:
         ConfigurationError: an unusable address, key, cap or folder.
@@ -149,7 +154,7 @@ def live(
         if caps.puzzle_seconds:  # the cap is on all of them, not on each
             solver = stack.enter_context(Solver(max_seconds=math.inf))
         for key in keys or (None,):
-            target = open_target(
+            target = connect(
                 url,
                 api_key=key,
                 transcript=folder / _file(url, key),
