@@ -85,3 +85,19 @@ def test_others_have_no_picture(tmp_path: Path) -> None:
     """One line names those that have one."""
     with pytest.raises(BenchError, match=r"no picture of 'rda'.*guard-coverage"):
         draw(Result("rda", "cpu", {}, {}, {}), tmp_path / "x.svg")
+
+
+def test_responses_are_drawn_by_what_they_cost_whom(tmp_path: Path) -> None:
+    """Each response is named with the countermeasure that gets most out of it."""
+    names = {f"honest.{name}.label_kept": metric(0.9) for name in ("noise", "top-3")}
+    names |= {
+        "copy_accuracy.noise.believed": metric(0.5),
+        "copy_accuracy.noise.averaged": metric(0.7),
+        "copy_accuracy.noise.labels": metric(0.6),
+        "copy_accuracy.top-3.believed": metric(0.8),
+        "copy_accuracy.top-3.labels": metric(0.7),
+    }
+    draw(Result("prediction-responses", "cpu", names, {}, {}), tmp_path / "x.svg")
+    text = (tmp_path / "x.svg").read_text()
+    for named in ("noise: averaged", "top-3: believed", "accuracy of the copy"):
+        assert named in text

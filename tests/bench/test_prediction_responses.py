@@ -23,6 +23,7 @@ from tollkeeper.bench.predict.countermeasures import (  # noqa: E402
     Discard,
     Invert,
     LabelsOnly,
+    Loot,
     Thief,
     Trainer,
 )
@@ -82,7 +83,8 @@ def victim() -> TorchClassifier:
 
 
 def _thief(response: Perturbation, epochs: int = 4) -> Thief:
-    return Thief(tensors(300, 2)[0], BUDGET, Trainer(_knockoff(epochs), seed=3), response)
+    trainer = Trainer(_knockoff(epochs), BUDGET, seed=3)
+    return Thief(tensors(300, 2)[0], BUDGET, trainer, (response,))
 
 
 def _plain(victim: TorchClassifier, images: Images) -> Probabilities:
@@ -184,10 +186,27 @@ def test_copies_differ_by_their_loot_alone(victim: TorchClassifier) -> None:
     first = thief.trainer(loot)
     assert thief.trainer(loot) is first
     images, _ = tensors(10, 11)
-    again = Trainer(_knockoff(1), seed=3)(loot)
+    again = Trainer(_knockoff(1), BUDGET, seed=3)(loot)
     np.testing.assert_array_equal(probabilities(first, images), probabilities(again, images))
     labels = LabelsOnly()(door, thief, rng=np.random.default_rng(10))
     assert thief.trainer(labels) is not first
+
+
+def test_fewer_pictures_are_shown_as_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thief who keeps a quarter of its answers trains four times the epochs."""
+    images, _ = tensors(BUDGET, 14)
+    answers = np.full((BUDGET, 10), 0.1, np.float32)
+    epochs = []
+
+    def trained(*_: object, schedule: Schedule, **__: object) -> object:
+        epochs.append(schedule.epochs)
+        return torch.nn.Identity()
+
+    monkeypatch.setattr(Knockoff, "trained", trained)
+    trainer = Trainer(_knockoff(3), BUDGET, seed=3)
+    for count in (BUDGET, BUDGET // 4):
+        trainer(Loot(images[:count], answers[:count]))
+    assert epochs == [3, 12]
 
 
 def test_copies_of_the_plain_victim_are_worth_something(victim: TorchClassifier) -> None:
@@ -217,13 +236,13 @@ def test_the_experiment_measures_what_it_promises(monkeypatch: pytest.MonkeyPatc
     ]
     assert runs[0] == runs[1]
     metrics = runs[0]
-    assert metrics["honest_l1.none"].value == 0
+    assert metrics["honest.none.l1_distance"].value == 0
     for response in ("top-1", "top-3", "rounded-1", "mad-argmax"):
-        assert metrics[f"honest_label_kept.{response}"].value == 1
+        assert metrics[f"honest.{response}.label_kept"].value == 1
         labels = "believed" if response == "top-1" else "labels"
         copied = metrics[f"copy_accuracy.{response}.{labels}"].value
         assert copied == metrics["copy_accuracy.none.labels"].value
-    assert metrics["honest_l1.mad"].value == pytest.approx(0.8, abs=1e-4)
+    assert metrics["honest.mad.l1_distance"].value == pytest.approx(0.8, abs=1e-4)
 
 
 def test_a_budget_above_the_pool_is_refused() -> None:

@@ -26,6 +26,10 @@ THEFT = [
     "pow-calibration",
     "pow-logs",
     "toll-timelines",
+    "same-detection",
+    "same-ablation",
+    "same-ratio",
+    "same-addon",
     "same-speed",
     "prediction-responses",
 ]

@@ -87,6 +87,8 @@ def test_queries_do_not_change_each_others_scores(detector: Edm, fresh: Any) -> 
     together = detector.score(fresh.stripes, ANSWERS)
     alone = [detector.score(fresh.stripes[i : i + 1], ANSWERS[:1])[0] for i in range(5)]
     assert np.allclose(together[:5], alone, atol=1e-6)
+    assert detector.score(fresh.stripes[:0], ANSWERS[:0]).shape == (0,)
+    assert detector.answer(fresh.stripes[:0]).shape == (0, 4)
 
 
 def test_what_cannot_be_is_refused(detector: Edm) -> None:

@@ -55,7 +55,8 @@ def packed(*numbers: float) -> str:
 URIS = [image_uri(color) for color in ("red", "black", "white")]
 schemathesis.openapi.format(f"{IMAGE_FORMAT}-2x1", st.sampled_from(URIS))
 schemathesis.openapi.format(
-    NUMBERS_FORMAT, st.tuples(*[st.floats(0, 1, width=32)] * 2).map(lambda pair: packed(*pair))
+    f"{NUMBERS_FORMAT}-2",
+    st.tuples(*[st.floats(0, 1, width=32)] * 2).map(lambda pair: packed(*pair)),
 )
 
 

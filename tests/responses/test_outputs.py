@@ -20,13 +20,14 @@ EVERY: tuple[Perturbation, ...] = (
     Rounded(0),
     Rounded(1),
     Rounded(3),
+    Rounded(7),
     KeyedNoise(),
     KeyedLogitNoise(),
     ReverseSigmoid(),
     Chain(Rounded(1), KeyedNoise(), TopK(2)),
 )
-KEEPING = EVERY[:5]
-NOISY = EVERY[5:7]
+KEEPING = EVERY[:6]
+NOISY = EVERY[6:8]
 
 
 def _answers(seed: int, n: int = 8, classes: int = 10, sharp: float = 3.0) -> Probabilities:
@@ -217,7 +218,7 @@ def test_an_empty_chain_changes_nothing() -> None:
     ("make", "message"),
     [
         (lambda: TopK(0), "top_k of at least 1, got 0"),
-        (lambda: Rounded(-1), "0 to 6 decimals, got -1"),
+        (lambda: Rounded(-1), "0 to 7 decimals, got -1"),
         (lambda: KeyedNoise(0.0), "noise scale above 0, got 0.0"),
         (lambda: KeyedLogitNoise(float("inf")), "noise radius above 0, got inf"),
         (lambda: ReverseSigmoid(1, 1), "not both 1"),

@@ -6,7 +6,6 @@ import importlib
 from collections.abc import Iterator
 from typing import Any
 
-from tollkeeper.attacks import names
 from tollkeeper.bench import (
     gateway_overhead,
     guard_coverage,
@@ -32,6 +31,10 @@ _LAB = (
     "toll.pow_calibration",
     "toll.reference_logs",
     "toll.timelines",
+    "predict.same_detection",
+    "predict.same_ablation",
+    "predict.same_ratio",
+    "predict.same_addon",
     "predict.scoring_speed",
     "predict.prediction_responses",
 )
@@ -64,8 +67,26 @@ UNMEASURED_PROFILES = {
 }
 """Guard profiles that no experiment covers, and why."""
 
-UNMEASURED_ATTACKS: dict[str, str] = dict.fromkeys(
-    names.of("classifier"), "waits for the experiments on classifiers"
+UNMEASURED_ATTACKS = dict.fromkeys(
+    [
+        "knockoff-adaptive",
+        "knockoff-rotating",
+        "copycat",
+        "jbda",
+        "jbda-papernot",
+        "jbda-strokes",
+        "jbda-half",
+        "jbda-rotating",
+        "t-random",
+        "t-random-iterated",
+        "dfme",
+        "maze",
+        "active-thief",
+        "active-thief-center",
+        "active-thief-dfal",
+        "active-thief-both",
+    ],
+    "waits for the experiments on classifiers",
 )
 """Attacks that no experiment runs, and why."""
 

@@ -4,10 +4,12 @@ A page asks for a table with a pair of comments; what is between them is written
 
     <!-- table: guard-speed-cpu admit_over_projection.* -->
     <!-- grid: b4b-theft-cpu legit.* attack.* -->
+    <!-- report: same-ratio-cpu -->
     <!-- end -->
 
 `table` has a line for each metric. `grid` puts the last part of the metrics' names into columns,
-and where there are rows of floors, a list of what is not above them stands below it.
+and where there are rows of floors, a list of what is not above them stands below it. `report` is
+what the experiment itself makes of its metrics.
 Patterns choose metrics; without any, all are shown.
 """
 
@@ -19,9 +21,12 @@ from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from tollkeeper.bench import registry
 from tollkeeper.bench.experiment import Metric, Result, read_result
 
-_SECTION = re.compile(r"(<!-- (table|grid): (\S+)((?: [^ >]+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
+_SECTION = re.compile(
+    r"(<!-- (table|grid|report): (\S+)((?: [^ >]+)*) -->\n).*?(<!-- end -->)", re.DOTALL
+)
 
 _SIZES = ("budget", "examples", "text_budget", "text_examples", "epochs", "seeds")
 """What a reader must know of a setting, where it has it; 0 stands for none."""
@@ -37,7 +42,7 @@ def insert(document: str, folder: Path) -> str:
     """Return a document with everything between its markers replaced by tables.
 
     Raises:
-        ValueError: the document has no marker, or a table would be empty.
+        ValueError: the document has no marker, a table would be empty, or there is no such report.
         BenchError: a result file cannot be read.
     """
     written, count = _SECTION.subn(lambda found: _section(found, folder), document)
@@ -61,7 +66,15 @@ def _section(found: re.Match[str], folder: Path) -> str:
     }
     if not chosen:
         raise ValueError(f"{name} has no metric like{patterns}")
-    return f"{begin}\n{_origin(result)}\n\n{_LAYOUTS[layout](chosen)}\n\n{end}"
+    shown = _report(result.id, chosen) if layout == "report" else _LAYOUTS[layout](chosen)
+    return f"{begin}\n{_origin(result)}\n\n{shown}\n\n{end}"
+
+
+def _report(experiment_id: str, metrics: Mapping[str, Metric]) -> str:
+    report = registry.find(experiment_id).report
+    if report is None:
+        raise ValueError(f"{experiment_id} has no report; ask for a `table` or a `grid`")
+    return report(metrics)
 
 
 def _origin(result: Result) -> str:

@@ -96,15 +96,18 @@ def run_experiment(
         Path | None, typer.Option("--json", metavar="FILE", help="Write the result file.")
     ] = None,
 ) -> None:
-    """Run one experiment and print its metrics."""
+    """Run one experiment and print its metrics, and its tables where it has any."""
     from tollkeeper.bench import progress_bar, run
+    from tollkeeper.bench.registry import find
 
     changes = pairs(overrides or [])
     with progress_bar(experiment) as progress:
         result = run(experiment, scale, seed=seed, overrides=changes, progress=progress)
     if json_file is not None:
         write(json_file, result.to_json(), mode=_SHARED)
-    emit(result, as_json=False, prose=_metrics)
+    report = find(experiment).report
+    tables = f"\n\n{report(result.metrics)}" if report else ""
+    emit(result, as_json=False, prose=lambda made: _metrics(made) + tables)
 
 
 @bench.command("compare")

@@ -53,9 +53,20 @@ _DAMAGE = (
 class Victim(Protocol):
     """What of a classifier a bundle looks at."""
 
-    name: str
-    dim: int
-    input_shape: tuple[int, int, int] | None
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Number of classes."""
+        ...
+
+    @property
+    def input_shape(self) -> tuple[int, int, int] | None:
+        """Shape (c, h, w) of its inputs; None where it takes no pictures."""
+        ...
 
     def embed(self, inputs: Images) -> Probabilities:
         """Return (n, k) probabilities."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from tollkeeper.detectors.base import check_queries
+from tollkeeper.detectors.networks import log_sum_exp, run_graph
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.graphs import Graph
 from tollkeeper.types import Images, Probabilities, Scores
@@ -20,7 +21,6 @@ OFF_BACKGROUND = (0.015, 0.125)
 the background is -1, as in the method spec; a perturbation of one step of 0.1 there ends inside."""
 
 _LEVELS = 256
-_TOGETHER = 256
 
 
 class MaxSoftmax:
@@ -100,13 +100,7 @@ class Energy:
     def score(self, inputs: Images, outputs: Probabilities) -> Scores:
         """Score n queries; see `Detector.score`."""
         check_queries(inputs, outputs, shape=self.shape, classes=self.classes, name=self.name)
-        found = np.empty(len(inputs))
-        for start in range(0, len(inputs), _TOGETHER):
-            rows = slice(start, start + _TOGETHER)
-            logits = self.victim.run(inputs[rows])[LOGITS].astype(np.float64)
-            top = logits.max(axis=1)
-            found[rows] = -top - np.log(np.exp(logits - top[:, None]).sum(axis=1))
-        return found
+        return -log_sum_exp(run_graph(self.victim, inputs)[LOGITS].astype(np.float64))
 
     def pack(self) -> tuple[dict[str, Any], dict[str, bytes]]:
         """Return the parameters and the graph."""

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tollkeeper.detectors.base import check_queries
+from tollkeeper.detectors.networks import log_sum_exp, run_graph
 from tollkeeper.errors import ConfigurationError, DetectorError
 from tollkeeper.graphs import Graph
 from tollkeeper.types import Images, Probabilities, Scores
@@ -30,9 +31,6 @@ RESTORED, LATENT, LOGITS = "restored", "latent", "logits"
 
 PUBLISHED_ALPHA = 0.99
 """Weight of the first sign on the released code's command line."""
-
-_TOGETHER = 64
-"""Rows that run together: attention over the largest networks takes 120 kB per row and head."""
 
 
 class Signs(NamedTuple):
@@ -134,22 +132,14 @@ class Same:
         check_queries(inputs, outputs, shape=self.shape, classes=self.classes, name=self.name)
         if deviation and self.auxiliary is None:
             raise DetectorError(f"{self.name} was fitted without an auxiliary network")
-        errors, deviations, latents = [], [], []
-        # An empty batch runs once too: that tells the latent's width.
-        for start in range(0, max(1, len(inputs)), _TOGETHER):
-            rows, answers = inputs[start : start + _TOGETHER], outputs[start : start + _TOGETHER]
-            made = self.reconstruction.run(rows)
-            gap = made[RESTORED].astype(np.float64) - rows
-            # Pixels are twice as far apart in [-1, 1].
-            errors.append(4 * np.square(gap).mean(axis=(1, 2, 3)))
-            latents.append(made[LATENT])
-            if deviation and self.auxiliary is not None:
-                deviations.append(divergence(answers, self.auxiliary.run(made[RESTORED])[LOGITS]))
-        return Signs(
-            np.concatenate(errors),
-            np.concatenate(deviations) / self.classes if deviations else None,
-            np.concatenate(latents),
-        )
+        made = run_graph(self.reconstruction, inputs)
+        gap = made[RESTORED].astype(np.float64) - inputs
+        found = None
+        if deviation and self.auxiliary is not None:
+            logits = run_graph(self.auxiliary, made[RESTORED])[LOGITS]
+            found = divergence(outputs, logits) / self.classes
+        # Pixels are twice as far apart in [-1, 1].
+        return Signs(4 * np.square(gap).mean(axis=(1, 2, 3)), found, made[LATENT])
 
     def pack(self) -> tuple[dict[str, Any], dict[str, bytes]]:
         """Return the parameters and the graphs."""
@@ -174,9 +164,8 @@ class Same:
 
 def divergence(answers: Probabilities, logits: NDArray[np.float32]) -> Scores:
     """Return (n,) KL(answers || softmax(logits)) in nats; a class of probability 0 adds nothing."""
-    given, raw = answers.astype(np.float64), logits.astype(np.float64)
-    raw = raw - raw.max(axis=1, keepdims=True)
-    log_other = raw - np.log(np.exp(raw).sum(axis=1, keepdims=True))
-    log_given = np.log(given, where=given > 0, out=np.zeros_like(given))
-    found: Scores = (given * (log_given - log_other)).sum(axis=1)
+    given, other = answers.astype(np.float64), logits.astype(np.float64)
+    other -= log_sum_exp(other)[:, None]
+    known = np.log(given, where=given > 0, out=np.zeros_like(given))
+    found: Scores = (given * (known - other)).sum(axis=1)
     return found

@@ -25,7 +25,7 @@ IMAGE_FORMAT = "image-data-uri"
 must have one, as in `image-data-uri-28x28`."""
 
 NUMBERS_FORMAT = "base64-float32"
-"""Name of the string format of a tensor's numbers from 0 to 1."""
+"""Name of the string format of a tensor's numbers from 0 to 1; with how many they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +282,7 @@ def _tensor(limits: Limits, shape: tuple[int, int, int]) -> Json:
         "data": {"type": "array", "items": number, "minItems": size, "maxItems": size},
         "base64": {
             "type": "string",
-            "format": NUMBERS_FORMAT,
+            "format": f"{NUMBERS_FORMAT}-{size}",
             "minLength": length,
             "maxLength": length,
             "description": "Little-endian float32, from 0 to 1.",

@@ -14,10 +14,11 @@ from typing import Literal, cast
 from tollkeeper.challenge.protocol import Issuer
 from tollkeeper.challenge.puzzle import SHA_256
 from tollkeeper.detectors.base import Detector
+from tollkeeper.detectors.builtin import builtin_bundle_path
 from tollkeeper.detectors.bundle import Bundle, Victim, load_bundle
 from tollkeeper.detectors.packing import pack
 from tollkeeper.encoders.classifiers.base import Classifier
-from tollkeeper.encoders.classifiers.load import BUILTIN, load_classifier
+from tollkeeper.encoders.classifiers.load import load_classifier
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.gateway.assembly import NO_ENCODER, RATES
 from tollkeeper.gateway.booth import Booth
@@ -75,7 +76,7 @@ def make_evidence(settings: Settings, classifier: Classifier) -> Evidence:
         ConfigurationError: the file cannot be used, or is for another classifier.
         EncoderError: the classifier does not answer.
     """
-    path = settings.detector or _shipped(settings.classifier)
+    path = settings.detector or builtin_bundle_path(settings.classifier or "")
     if path is None:
         return Evidence(fingerprint_of(classifier, b""))
     bundle = load_bundle(path, threads=settings.encoder_threads)
@@ -122,12 +123,6 @@ def fingerprint_of(classifier: Classifier, digest: bytes) -> str:
     """Return under what name accounts are kept: other detectors know nothing of them."""
     parts = (STATES, classifier.name, str(classifier.dim), digest.hex())
     return "p" + hashlib.sha256("|".join(parts).encode()).hexdigest()[:15]
-
-
-def _shipped(spec: str | None) -> Path | None:
-    """Return the detectors that come with a built-in classifier."""
-    path = BUILTIN.with_name(f"{BUILTIN.stem}-detectors.zip")
-    return path if spec == "builtin:digits" and path.exists() else None
 
 
 def _digest(path: Path) -> bytes:

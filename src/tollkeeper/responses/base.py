@@ -22,7 +22,8 @@ class Perturbation(Protocol):
         Args:
             inputs: (n, c, h, w) float32 in [0, 1], canonical.
             outputs: (n, k) float32, the victim's.
-            key: secret of the tenant, for what must look random and be the same again.
+            key: secret of the operator, for what must look random and be the same again. One for
+                all accounts: with a key each, several of them would draw several times.
 
         Returns:
             (n, k) float32 probabilities.

@@ -21,7 +21,7 @@ def uniforms(key: bytes, purpose: bytes, inputs: Images, count: int) -> NDArray[
     -0 for 0 say, is the same picture to the victim and must not draw anew.
 
     Args:
-        key: secret of the tenant, of any length.
+        key: secret, of any length.
         purpose: what draws, so that two responses of one key draw differently.
         inputs: (n, ...) in [0, 1].
         count: numbers of each input.

@@ -6,7 +6,6 @@ Stealing Attacks", ICLR 2020.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 from typing import ClassVar
 
@@ -115,12 +114,12 @@ def label_corner(outputs: Rows, believed: Rows) -> Rows:
     all are tried up to ten classes. Above, a set grows by the class that helps most while one does.
     """
     labels = outputs.argmax(axis=1)
-    many = outputs.shape[1] > _ALL_SUBSETS
-    search: Callable[[int, Rows, Rows], Rows] = _grown if many else _best_of_all
+    if outputs.shape[1] > _ALL_SUBSETS:
+        return _grown(labels, outputs, believed)
     found = np.empty_like(outputs)
     for label in np.unique(labels):
         mine = labels == label
-        found[mine] = search(int(label), outputs[mine], believed[mine])
+        found[mine] = _best_of_all(int(label), outputs[mine], believed[mine])
     return found
 
 
@@ -143,34 +142,53 @@ def _sets(classes: int) -> Rows:
     return found
 
 
-def _grown(label: int, outputs: Rows, believed: Rows) -> Rows:
-    """Grow each row's set of classes by one at a time."""
-    classes = outputs.shape[1]
-    chosen = one_hot(np.full(len(outputs), label), classes)
-    for row, (answer, belief) in enumerate(zip(outputs, believed, strict=True)):
-        best = _cosines(chosen[row : row + 1], answer[np.newaxis], belief[np.newaxis])[0, 0]
-        while True:
-            grown = np.maximum(chosen[row] > 0, np.eye(classes))
-            grown /= grown.sum(axis=1, keepdims=True)
-            values = _cosines(grown, answer[np.newaxis], belief[np.newaxis])[0]
-            if not values.min() < best - _NOTHING:
-                break
-            best, chosen[row] = values.min(), grown[values.argmin()]
-    return chosen
+def _grown(labels: NDArray[np.intp], outputs: Rows, believed: Rows) -> Rows:
+    """Grow each row's set of classes by one at a time, for as long as that helps."""
+    true = believed - outputs
+    inside = one_hot(labels, outputs.shape[1]) > 0
+    growing = np.ones(len(outputs), bool)
+    best = np.full(len(outputs), np.inf)
+    sums = np.zeros((2, len(outputs), 1))
+    for size in range(1, outputs.shape[1] + 1):
+        # Of a uniform corner only its size and two sums over its classes matter.
+        values = _cosine(true, believed, (sums[0] + true) / size, (sums[1] + believed) / size, size)
+        allowed = inside if size == 1 else ~inside
+        values[~allowed] = np.inf
+        chosen = values.argmin(axis=1)[:, np.newaxis]
+        found = np.take_along_axis(values, chosen, axis=1)[:, 0]
+        growing &= found < best - _NOTHING
+        if not growing.any():
+            break
+        inside[growing, chosen[growing, 0]] = True
+        best = np.where(growing, found, best)
+        sums += [np.take_along_axis(rows, chosen, axis=1) for rows in (true, believed)]
+    corners: Rows = inside / inside.sum(axis=1, keepdims=True)
+    return corners
 
 
 def _cosines(corners: Rows, outputs: Rows, believed: Rows) -> Rows:
+    """Return (n, m) cosines of p_F - corner and p_F - p for m corners."""
+    true = believed - outputs
+    squares = (corners**2).sum(axis=1)
+    return _cosine(true, believed, true @ corners.T, believed @ corners.T, 1 / squares)
+
+
+def _cosine(
+    true: Rows, believed: Rows, true_sums: Rows, believed_sums: Rows, size: float | Rows
+) -> Rows:
     """Return (n, m) cosines of p_F - corner and p_F - p; 0 where one of them vanishes.
 
     The objective || u - v ||^2 of unit vectors u and v is 2 - 2 cos, so the least cosine is best.
+
+    Args:
+        true: (n, k) p_F - p.
+        believed: (n, k) p_F.
+        true_sums: (n, m) products of p_F - p with each corner.
+        believed_sums: (n, m) products of p_F with each corner.
+        size: one over each corner's squared length.
     """
-    true = believed - outputs
-    across = (believed * true).sum(axis=1, keepdims=True) - true @ corners.T
-    squares = (
-        (believed**2).sum(axis=1, keepdims=True)
-        - 2 * believed @ corners.T
-        + (corners**2).sum(axis=1)
-    )
+    across = (believed * true).sum(axis=1, keepdims=True) - true_sums
+    squares = (believed**2).sum(axis=1, keepdims=True) - 2 * believed_sums + 1 / size
     lengths = np.linalg.norm(true, axis=1, keepdims=True) * np.sqrt(np.maximum(squares, 0))
     found: Rows = np.zeros_like(across)
     np.divide(across, lengths, out=found, where=lengths > _NOTHING)

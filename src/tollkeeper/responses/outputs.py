@@ -17,8 +17,8 @@ from tollkeeper.types import Images, Probabilities
 _SMALLEST = 1e-9
 """Probabilities are held this far from 0 and 1 before a logit."""
 
-_MOST_DECIMALS = 6
-"""More than float32 keeps."""
+_MOST_DECIMALS = 7
+"""As many as float32 keeps."""
 
 
 @dataclass(frozen=True, slots=True)

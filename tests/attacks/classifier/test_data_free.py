@@ -179,7 +179,8 @@ def test_spots_are_learned_from_nothing() -> None:
     from tollkeeper.attacks.classifier.presets import for_two_cores
 
     for attack in (DFME(game_batch=32), MAZE(game_batch=32, directions=2, replays=2)):
-        small = for_two_cores(attack, epochs=12, network=Conv3Copy(width=4))
-        theft, _ = play(small, 800)
+        small = for_two_cores(attack, epochs=8, network=Conv3Copy(width=4))
+        faster = replace(small, schedule=replace(small.schedule, rate=0.01))
+        theft, _ = play(faster, 600)
         images, labels = spots(200, seed=1)
         assert (theft.surrogate.embed(images).argmax(axis=1) == labels).mean() > 0.5

@@ -34,11 +34,10 @@ class Bandit:
 
     def policy(self, possible: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
         """Return (z,) probabilities; of `possible` actions only, if given."""
-        scores = np.exp(self.preferences - self.preferences.max())
-        if possible is not None:
-            # The best of those left may be far below the best of all.
-            top = self.preferences[possible].max()
-            scores = np.where(possible, np.exp(np.minimum(self.preferences - top, 0)), 0)
+        allowed = np.ones(len(self.counts), dtype=bool) if possible is None else possible
+        # The best of those left may be far below the best of all.
+        top = self.preferences[allowed].max()
+        scores = np.where(allowed, np.exp(np.minimum(self.preferences - top, 0)), 0)
         policy: NDArray[np.float64] = scores / scores.sum()
         return policy
 

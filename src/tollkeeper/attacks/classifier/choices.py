@@ -162,7 +162,7 @@ def deepfool(
     linearized network, again until the class changes. Notes: what moves is not clipped.
     """
     where = next(network.parameters()).device
-    parts = torch.from_numpy(np.ascontiguousarray(images)).split(_TOGETHER)
+    parts = torch.from_numpy(images.copy()).split(_TOGETHER)
     moved = [_moved(network, part.to(where), iterations) for part in parts]
     lengths = [change.flatten(1).double().square().sum(dim=1).cpu().numpy() for change in moved]
     found: NDArray[np.float64] = np.concatenate(lengths) * (1 + overshoot) ** 2

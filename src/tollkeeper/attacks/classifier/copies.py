@@ -18,7 +18,7 @@ from tollkeeper.encoders.base import Encoder
 from tollkeeper.encoders.lab.torch_classifier import TorchClassifier
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.lab.conv3 import conv3
-from tollkeeper.lab.fit import SGD, Schedule, fit
+from tollkeeper.lab.fit import SGD, Schedule, fit, run_network
 from tollkeeper.lab.progress import Progress, silent
 from tollkeeper.lab.torching import device
 from tollkeeper.types import Batch, Images, Probabilities
@@ -144,12 +144,12 @@ def imitate(
         ConfigurationError: fewer than 2 answers, or the loss is no longer finite.
     """
     where = next(network.parameters()).device
-    inputs = torch.from_numpy(np.ascontiguousarray(images)).to(where)
+    inputs = torch.from_numpy(images.copy()).to(where)  # Data sets are read-only.
     targets = torch.from_numpy(answers).to(where)
 
     def loss(index: Tensor) -> Tensor:
         index = index.to(where)
-        return soft_cross_entropy(network(inputs[index]), targets[index]).mean()
+        return soft_cross_entropy(run_network(network, inputs[index]), targets[index]).mean()
 
     fit([network], len(images), loss, schedule=schedule, rng=rng, progress=progress)
 
@@ -165,7 +165,7 @@ def probabilities(network: nn.Module, images: Images) -> Probabilities:
     with torch.no_grad():
         parts = [
             functional.softmax(network(part.to(where)), dim=1).cpu()
-            for part in torch.from_numpy(np.ascontiguousarray(images)).split(_TOGETHER)
+            for part in torch.from_numpy(images.copy()).split(_TOGETHER)
         ]
     found: Probabilities = torch.cat(parts).numpy()
     return found

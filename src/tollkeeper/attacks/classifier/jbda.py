@@ -42,6 +42,10 @@ STEP = 0.05
 """0.1 of pixels in [-1, 1], as in SAME."""
 
 ROUNDS = Schedule(epochs=10, batch=64, rate=0.01, optimizer=SGD())
+"""Adaptive Misinformation's ten epochs a round."""
+
+LAST = Schedule(epochs=100, batch=64, rate=0.01, optimizer=SGD())
+"""PredPoison's."""
 
 _TOGETHER = 512
 
@@ -61,6 +65,7 @@ class Augmenting(Copying):
         reservoir: how many, drawn at random.
     """
 
+    schedule: Schedule = LAST
     seeds: int = 200
     step: float = STEP
     rounds: Schedule = ROUNDS

@@ -31,6 +31,7 @@ from tollkeeper.attacks.classifier.copies import (
 )
 from tollkeeper.attacks.classifier.transfer import Line, Transfer
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.lab.fit import Optimizer
 from tollkeeper.lab.progress import Progress
 from tollkeeper.lab.torching import device
 from tollkeeper.types import Images, Probabilities
@@ -125,9 +126,8 @@ class AdaptiveKnockoff(Copying):
 class _Learner:
     """A copy that learns answer by answer."""
 
-    def __init__(self, network: nn.Module, make: object, rate: float) -> None:
+    def __init__(self, network: nn.Module, make: Optimizer, rate: float) -> None:
         self._network = network
-        assert callable(make)
         self._optimizer = make(list(network.parameters()), rate)
 
     def step(self, images: Images, answers: Probabilities) -> None:

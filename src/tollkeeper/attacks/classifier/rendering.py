@@ -19,23 +19,26 @@ from tollkeeper.types import Images
 _INK = 0.2
 """Value above which a pixel is ink, where a character's size is measured."""
 
+_MOST_ZOOM = 2.0
+"""A speck is not blown up to a character."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rendering:
     """A `View` of pictures with bright strokes on a dark ground, (n, c, h, w) in [0, 1].
 
-    Each picture is scaled, moved so that its center of mass is where honest ones have it, and
+    Each picture is scaled to the honest size, moved so that its center of mass is where honest ones have it, and
     given the pixel values of an honest picture with as much ink among its like, the brightest pixel
     the brightest value: strokes become as thin, as sharp and as saturated, and the ground as clean.
 
     Attributes:
-        zoom: factor of the size.
+        size: longer edge of the box around the ink, in pixels.
         center: (2,) row and column of the center of mass, in [-1, 1].
         inks: (m,) ink of the thief's pictures after scaling, ascending.
         profiles: (m', c * h * w) sorted values of honest pictures, those with least ink first.
     """
 
-    zoom: float
+    size: float
     center: NDArray[np.float64]
     inks: NDArray[np.float64]
     profiles: NDArray[np.float32]
@@ -51,16 +54,16 @@ class Rendering:
             raise ConfigurationError(
                 f"expected pictures of one shape, got {honest.shape} and {pool.shape}"
             )
-        zoom = float(np.median(_sizes(honest)) / np.median(_sizes(pool)))
+        size = float(np.median(_sizes(honest)))
         center = _centers(honest).mean(axis=0)
         flat = np.sort(honest.reshape(len(honest), -1), axis=1)
         profiles = flat[np.argsort(flat.sum(axis=1), kind="stable")]
-        inks = _inks(_placed(pool, zoom, center))
-        return cls(zoom, center, np.sort(inks), profiles)
+        inks = _inks(_placed(pool, size, center))
+        return cls(size, center, np.sort(inks), profiles)
 
     def __call__(self, images: Images) -> Images:
         """Return n pictures, rendered as honest ones are; the same picture always alike."""
-        placed = _placed(images, self.zoom, self.center)
+        placed = _placed(images, self.size, self.center)
         ranks = np.searchsorted(self.inks, _inks(placed)) / len(self.inks)
         rows = np.round(ranks * (len(self.profiles) - 1)).astype(np.intp)
         flat = placed.reshape(len(placed), -1)
@@ -70,15 +73,16 @@ class Rendering:
         return rendered.reshape(images.shape)
 
 
-def _placed(images: Images, zoom: float, center: NDArray[np.float64]) -> Images:
-    """Return n pictures scaled by `zoom`, with their centers of mass at `center`."""
+def _placed(images: Images, size: float, center: NDArray[np.float64]) -> Images:
+    """Return n pictures with ink of one size and its centers of mass at `center`."""
     there = _centers(images)
+    shrink = np.clip(_sizes(images) / size, 1 / _MOST_ZOOM, _MOST_ZOOM)[:, None]
     theta = np.zeros((len(images), 2, 3), np.float32)
-    theta[:, 0, 0] = theta[:, 1, 1] = 1 / zoom
-    # Where output o is taken from: input = (o - center) / zoom + there; x comes first.
-    theta[:, :, 2] = (there - center / zoom)[:, ::-1]
+    theta[:, [0, 1], [0, 1]] = shrink
+    # Where output o is taken from: input = (o - center) * shrink + there; x comes first.
+    theta[:, :, 2] = (there - center * shrink)[:, ::-1]
     grid = functional.affine_grid(torch.from_numpy(theta), list(images.shape), align_corners=False)
-    pixels = torch.from_numpy(np.ascontiguousarray(images))
+    pixels = torch.from_numpy(images.copy())  # Data sets are read-only.
     placed: Images = functional.grid_sample(pixels, grid, align_corners=False).numpy()
     return placed
 

@@ -9,8 +9,9 @@ is after Chen et al., "D-DAE: Defense-Penetrating Model Extraction Attacks", IEE
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -55,10 +56,13 @@ class Trainer:
 
     Attributes:
         attack: whose network and schedule copies have.
+        pictures: for which the schedule's epochs are meant; fewer are shown as often in all, so
+            that whoever asks fewer pictures or throws some away trains no less.
         seed: of all copies, so that they differ by their loot alone.
     """
 
     attack: Copying
+    pictures: int
     seed: int
     _made: dict[bytes, nn.Module] = field(default_factory=dict)
 
@@ -66,8 +70,13 @@ class Trainer:
         """Return the copy, in evaluation mode."""
         mark = hashlib.blake2b(loot.images.tobytes() + loot.answers.tobytes()).digest()
         if mark not in self._made:
-            rng = np.random.default_rng(self.seed)
-            self._made[mark] = self.attack.trained(loot.images, loot.answers, rng=rng).eval()
+            epochs = math.ceil(self.attack.schedule.epochs * self.pictures / len(loot.images))
+            self._made[mark] = self.attack.trained(
+                loot.images,
+                loot.answers,
+                rng=np.random.default_rng(self.seed),
+                schedule=replace(self.attack.schedule, epochs=epochs),
+            ).eval()
         return self._made[mark]
 
 
@@ -79,13 +88,14 @@ class Thief:
         pool: (n, c, h, w) pictures to ask.
         budget: distinct pictures that may be asked.
         trainer: of its copies.
-        guess: the response as the thief builds it for itself, with a key and networks of its own.
+        guesses: the response as the thief builds it for itself; several where it has networks,
+            so that what the thief learns is not about one of them.
     """
 
     pool: Images
     budget: int
     trainer: Trainer
-    guess: Perturbation
+    guesses: tuple[Perturbation, ...]
 
 
 class Countermeasure(Protocol):
@@ -186,7 +196,10 @@ class Invert:
         said = probabilities(shadow, thief.pool)
         true = np.concatenate([_softened(said, warmth) for warmth in _TEMPERATURES])
         shown = np.concatenate([thief.pool] * len(_TEMPERATURES))
-        changed = thief.guess(shown, true, key=rng.bytes(32))
+        changed, key = np.empty_like(true), rng.bytes(32)
+        for number, guess in enumerate(thief.guesses):
+            part = slice(number, None, len(thief.guesses))
+            changed[part] = guess(shown[part], true[part], key=key)
         inverse = _inverse(changed, true, rng=rng)
         with torch.no_grad():
             logits = inverse(_seen(loot.answers))

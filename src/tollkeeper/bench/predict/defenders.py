@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import nn
@@ -13,14 +13,19 @@ from tollkeeper.bench.predict.scene import Scene
 from tollkeeper.detectors.base import Detector
 from tollkeeper.detectors.edm import Edm
 from tollkeeper.detectors.floors import Energy, MaxSoftmax, PixelShare
+from tollkeeper.detectors.fused import Fused
 from tollkeeper.detectors.lab.edm import fit_edm
+from tollkeeper.detectors.lab.fdinet import fit_fdinet
+from tollkeeper.detectors.lab.layers import Layers
 from tollkeeper.detectors.lab.mae import MaeLayout
-from tollkeeper.detectors.lab.mae_fit import MaeRecipe
+from tollkeeper.detectors.lab.mae_fit import MaeRecipe, train_mae
 from tollkeeper.detectors.lab.outlier_exposure import fit_outlier_exposure
-from tollkeeper.detectors.lab.same import SameRecipe, fit_same
+from tollkeeper.detectors.lab.same import SameRecipe, fit_same, same_x
 from tollkeeper.detectors.outlier_exposure import OutlierExposure
 from tollkeeper.detectors.same import RESTORED, Same
+from tollkeeper.encoders.lab.torch_classifier import TorchClassifier
 from tollkeeper.graphs import Graph
+from tollkeeper.lab.conv3 import Conv3
 from tollkeeper.lab.fit import AdamW, Schedule
 from tollkeeper.lab.progress import silent
 from tollkeeper.types import Images, Probabilities
@@ -45,10 +50,12 @@ class Fitting:
         mae_decoder: blocks.
         mae_heads: of attention.
         mae_ratios: mask ratios of its batches.
+        fused_patch: pixels a side in the fused score's own autoencoder.
         auxiliary_epochs: of SAME's auxiliary model.
         oe_epochs: of OE's victim.
         edm_members: of EDM's ensemble.
         edm_epochs: of each of them.
+        anchors: of FDINet, for each class.
     """
 
     network: Kind = "conv3"
@@ -62,10 +69,12 @@ class Fitting:
     mae_decoder: int = 1
     mae_heads: int = 4
     mae_ratios: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
+    fused_patch: int = 7
     auxiliary_epochs: int = 6
     oe_epochs: int = 6
     edm_members: int = 3
     edm_epochs: int = 5
+    anchors: int = 100
 
     def build(self, scene: Scene, rng: np.random.Generator) -> nn.Module:
         """Return an untrained classifier of a scene's images."""
@@ -136,14 +145,16 @@ class Fitter:
 
     Attributes:
         scene: its training images, and those from outside.
-        victim: its network as a graph to `logits`.
+        victim: who answers.
+        graph: its network to `logits`.
         answers: (n, k) the victim's, to the training images.
         fitting: sizes.
         rng: all randomness of one detector.
     """
 
     scene: Scene
-    victim: Graph
+    victim: TorchClassifier
+    graph: Graph
     answers: Probabilities
     fitting: Fitting
     rng: np.random.Generator
@@ -170,6 +181,22 @@ def _same(fitter: Fitter) -> Iterator[Detector]:
         progress=silent,
     )
     yield from (found.weighted(alpha) for alpha in SAME_FORMS.values())
+
+
+def _fused(fitter: Fitter) -> Iterator[Detector]:
+    """Fit as `tollkeeper detectors fit` does: an autoencoder of larger patches, honest data only."""
+    scene, fitting, victim = fitter.scene, fitter.fitting, fitter.victim
+    coarse = replace(fitting, mae_patch=fitting.fused_patch).recipe().mae
+    network = train_mae(scene.train, recipe=coarse, rng=fitter.rng, progress=silent)
+    middle = len(scene.reference) * 3 // 5
+    known, tails = scene.reference[:middle], scene.reference[middle:]
+    yield Fused.fitted(
+        same_x(network, classes=len(scene.classes)),
+        known,
+        victim.embed(known),
+        calibration_images=tails,
+        calibration_answers=victim.embed(tails),
+    )
 
 
 def _oe(fitter: Fitter) -> Iterator[Detector]:
@@ -204,18 +231,40 @@ def _edm(fitter: Fitter) -> Iterator[Detector]:
 def _floors(fitter: Fitter) -> Iterator[Detector]:
     scene, classes = fitter.scene, len(fitter.scene.classes)
     yield MaxSoftmax(scene.shape, classes)
-    yield Energy(fitter.victim, classes=classes)
+    yield Energy(fitter.graph, classes=classes)
     yield PixelShare.fitted(scene.train, classes=classes)
 
 
-FITS: Mapping[str, Fit] = {"floors": _floors, "same": _same, "oe": _oe, "edm": _edm}
+def _fdinet(fitter: Fitter) -> Iterator[Detector]:
+    scene, network = fitter.scene, fitter.victim.network
+    # Its layers are those of this architecture.
+    if isinstance(network, Conv3):
+        yield fit_fdinet(
+            scene.train,
+            fitter.answers,
+            scene.outside,
+            fitter.victim.embed(scene.outside),
+            layers=Layers(network),
+            rng=fitter.rng,
+            anchors=fitter.fitting.anchors,
+        )
+
+
+FITS: Mapping[str, Fit] = {
+    "floors": _floors,
+    "same": _same,
+    "oe": _oe,
+    "edm": _edm,
+    "fdinet": _fdinet,
+    "fused": _fused,
+}
 """What is fitted; `same` gives all of `SAME_FORMS`."""
 
 
 def fit_all(
     scene: Scene,
-    victim: Graph,
-    answers: Probabilities,
+    victim: TorchClassifier,
+    graph: Graph,
     fitting: Fitting,
     *,
     rng: np.random.Generator,
@@ -227,21 +276,21 @@ def fit_all(
 
     Args:
         scene: its images.
-        victim: its network as a graph to `logits`.
-        answers: the victim's, to the training images.
+        victim: who answers.
+        graph: its network to `logits`.
         fitting: sizes.
         rng: all randomness; each detector's is its own.
         clock: monotonic seconds.
         progress: told what is fitted next.
         names: of `FITS`; one detector's randomness does not depend on which others there are.
     """
-    defense = Defense()
+    defense, answers = Defense(), victim.embed(scene.train)
     for (name, fit), draws in zip(FITS.items(), rng.spawn(len(FITS)), strict=True):
         if name not in names:
             continue
         progress(f"fitting {name}")
         began = clock()
-        for detector in fit(Fitter(scene, victim, answers, fitting, draws)):
+        for detector in fit(Fitter(scene, victim, graph, answers, fitting, draws)):
             defense.detectors[detector.name] = detector
             defense.seconds[detector.name] = clock() - began
             if isinstance(detector, OutlierExposure | Edm):

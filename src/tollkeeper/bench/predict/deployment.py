@@ -108,8 +108,8 @@ def deploy(
     graph = Graph(export_graph(victim.network, scene.shape, outputs=(LOGITS,)), name="victim")
     defense = fit_all(
         scene,
+        victim,
         graph,
-        victim.embed(scene.train),
         plan.fitting,
         rng=fitting,
         clock=clock,

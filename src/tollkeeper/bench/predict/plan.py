@@ -53,8 +53,17 @@ class Plan:
 Plans = Mapping[str, Plan]
 
 _TINY = Plan(
-    Sizes(train=300, honest=80, calibration=220, seeds=20, insider=60, pool=80, outside=120),
-    Training(width=4, epochs=2),
+    Sizes(
+        train=300,
+        honest=80,
+        reference=800,
+        calibration=500,
+        seeds=20,
+        insider=60,
+        pool=80,
+        outside=120,
+    ),
+    Training(width=8, epochs=8, batch=32),
     Fitting(
         width=4,
         mae_epochs=2,
@@ -64,6 +73,7 @@ _TINY = Plan(
         auxiliary_epochs=1,
         oe_epochs=1,
         edm_epochs=1,
+        anchors=5,
     ),
     Copying(width=4, epochs=2, rounds=1),
     budgets=(40, 80),
@@ -71,12 +81,16 @@ _TINY = Plan(
     resamples=50,
 )
 
-SMOKE: Plans = {"mnist": _TINY, "cifar10": _TINY}
+SMOKE: Plans = {
+    "mnist": _TINY,
+    "cifar10": replace(_TINY, fitting=replace(_TINY.fitting, fused_patch=8)),
+}
 
 _DIGITS = Plan(
     Sizes(
         train=7000,
         honest=4000,
+        reference=2000,
         calibration=2000,
         seeds=200,
         insider=1000,
@@ -94,6 +108,7 @@ _PHOTOS = Plan(
     Sizes(
         train=12_000,
         honest=10_000,
+        reference=2000,
         calibration=2000,
         seeds=200,
         insider=1000,
@@ -101,7 +116,14 @@ _PHOTOS = Plan(
         outside=7000,
     ),
     Training(epochs=16, augment=True),
-    Fitting(mae_epochs=15, mae_warmup=2, auxiliary_epochs=4, oe_epochs=5, edm_epochs=3),
+    Fitting(
+        mae_epochs=12,
+        mae_warmup=2,
+        fused_patch=8,
+        auxiliary_epochs=4,
+        oe_epochs=5,
+        edm_epochs=3,
+    ),
     Copying(epochs=10, rounds=5),
     budgets=(6000, 10_000),
     adaptive=1000,
@@ -137,7 +159,7 @@ GPU: Plans = {
         _PHOTOS,
         sizes=replace(_PHOTOS.sizes, train=16_000),
         training=Training(network="resnet18", epochs=20, rate=0.1, augment=True),
-        fitting=replace(_PAPER, network="resnet18"),
+        fitting=replace(_PAPER, network="resnet18", fused_patch=8),
         copying=Copying(width=32, epochs=50),
     ),
 }

@@ -41,6 +41,9 @@ from tollkeeper.responses.misinformation import AdaptiveMisinformation
 from tollkeeper.responses.outputs import KeyedLogitNoise, KeyedNoise, ReverseSigmoid, Rounded, TopK
 from tollkeeper.types import Probabilities
 
+_GUESSES = 8
+"""Surrogates that a thief of MAD draws for itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -107,14 +110,14 @@ class Deployment:
         name: for metrics.
         victim: whose answers change.
         response: what changes them.
-        guess: what a thief takes it for.
+        guesses: what a thief takes it for.
         ways: names of countermeasures beside believing.
     """
 
     name: str
     victim: Classifier
     response: Perturbation
-    guess: Perturbation
+    guesses: tuple[Perturbation, ...]
     ways: tuple[str, ...] = ("labels",)
 
 
@@ -171,18 +174,16 @@ def measure(setting: Setting, context: Context) -> Measurement:
     samples = Samples()
     for found in results:
         for name, value in found.rows:
-            samples.add(name, value, *_KINDS[name.partition(".")[0]])
+            samples.add(name, value, *_kind(name))
     facts = {"victims": [found.facts for found in results]}
     return Measurement(samples.metrics(), diagnostics=facts, data=data)
 
 
-_KINDS: dict[str, tuple[Direction, str]] = {
-    "copy_accuracy": ("lower", "share"),
-    "copy_agreement": ("lower", "share"),
-    "honest_accuracy": ("higher", "share"),
-    "honest_label_kept": ("higher", "share"),
-    "honest_l1": ("lower", "distance"),
-}
+def _kind(name: str) -> tuple[Direction, str]:
+    """Return which way a metric gets better, and its unit."""
+    if name.endswith("l1_distance"):
+        return "lower", "distance"
+    return ("higher" if name.startswith("honest") else "lower"), "share"
 
 
 def run(job: Job) -> Found:
@@ -193,7 +194,7 @@ def run(job: Job) -> Found:
         network=Conv3Copy(setting.width),
         schedule=Schedule(epochs=setting.copy_epochs, batch=64, rate=0.05, optimizer=SGD()),
     )
-    trainer = Trainer(attack, int(rng.integers(2**63)))
+    trainer = Trainer(attack, setting.budget, int(rng.integers(2**63)))
     asking, key = int(rng.integers(2**63)), rng.bytes(32)
     found = Found()
     for deployed in _deployments(scene, setting, found.facts, rng):
@@ -201,7 +202,7 @@ def run(job: Job) -> Found:
         plain, seen = deployed.victim.embed(scene.honest), door.embed(scene.honest)
         name = deployed.name
         found.rows.extend(_honest(name, plain, seen, scene))
-        thief = Thief(scene.pool, setting.budget, trainer, deployed.guess)
+        thief = Thief(scene.pool, setting.budget, trainer, deployed.guesses)
         for way in ("believed", *deployed.ways):
             # The same draws for all, so that they ask the same pictures in the same order.
             loot = COUNTERMEASURES[way](door, thief, rng=np.random.default_rng(asking))
@@ -216,9 +217,9 @@ def _honest(
     name: str, plain: Probabilities, seen: Probabilities, scene: Scene
 ) -> Iterator[tuple[str, float]]:
     """Yield what honest users lose."""
-    yield f"honest_accuracy.{name}", accuracy(seen, scene.honest_labels)
-    yield f"honest_label_kept.{name}", agreement(seen, plain)
-    yield f"honest_l1.{name}", float(np.abs(seen - plain).sum(axis=1).mean())
+    yield f"honest.{name}.accuracy", accuracy(seen, scene.honest_labels)
+    yield f"honest.{name}.label_kept", agreement(seen, plain)
+    yield f"honest.{name}.l1_distance", float(np.abs(seen - plain).sum(axis=1).mean())
 
 
 def _deployments(
@@ -228,7 +229,7 @@ def _deployments(
     training = Training(width=setting.width, epochs=setting.victim_epochs)
     victim = train_victim(scene, training, rng=rng)
     exposed = _exposed(scene, setting, rng)
-    surrogates = [_surrogate(scene, setting, rng) for _ in range(2)]
+    surrogates = [_surrogate(scene, setting, rng) for _ in range(1 + _GUESSES)]
     alike = partial(_alike, victim)
     misinforming = partial(_misinforming, scene=scene, setting=setting, facts=facts, rng=rng)
     yield alike("none", Chain(), ways=("labels", "averaged"))
@@ -239,11 +240,11 @@ def _deployments(
     yield alike("logit-noise", KeyedLogitNoise(setting.logit_noise))
     yield alike("reverse-sigmoid", ReverseSigmoid(), ways=("labels", "inverted"))
     for name, distance in (("mad", setting.mad), ("mad-argmax", setting.mad_argmax)):
-        mine, thiefs = (
+        mine, *thiefs = (
             MaximizingAngularDeviation(one, distance=distance, keep_label=name == "mad-argmax")
             for one in surrogates
         )
-        yield Deployment(name, victim, mine, thiefs, ways=("labels", "inverted"))
+        yield Deployment(name, victim, mine, tuple(thiefs), ways=("labels", "inverted"))
     yield misinforming("misinformation", victim=victim)
     yield _alike(exposed, "exposed", Chain())
     yield misinforming("misinformation-exposed", victim=exposed)
@@ -253,7 +254,7 @@ def _alike(
     victim: Classifier, name: str, response: Perturbation, *, ways: tuple[str, ...] = ("labels",)
 ) -> Deployment:
     """Return a deployment whose thief knows all of the response but its key."""
-    return Deployment(name, victim, response, response, ways)
+    return Deployment(name, victim, response, (response,), ways)
 
 
 def _surrogate(scene: Scene, setting: Setting, rng: np.random.Generator) -> Graph:
@@ -283,7 +284,7 @@ def _misinforming(
     threshold = float(np.quantile(surest, setting.unsure))
     facts[f"threshold.{name}"] = threshold
     response = AdaptiveMisinformation(Graph(made, name="misinformer"), threshold=threshold)
-    return Deployment(name, victim, response, response, ways=("labels", "discarded"))
+    return Deployment(name, victim, response, (response,), ways=("labels", "discarded"))
 
 
 def _exposed(scene: Scene, setting: Setting, rng: np.random.Generator) -> Classifier:
@@ -330,7 +331,9 @@ EXPERIMENT = Experiment(
         "copy_accuracy.noise.averaged",
         "copy_accuracy.*.inverted",
         "copy_accuracy.*.discarded",
-        "honest_*.mad",
+        "honest.*.accuracy",
+        "honest.*.label_kept",
+        "honest.*.l1_distance",
     ),
     attacks={"knockoff": "copy_accuracy.none.believed"},
 )

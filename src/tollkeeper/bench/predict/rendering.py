@@ -19,8 +19,8 @@ from tollkeeper.types import Images
 
 SIDE = 28
 _SCAN = 112
-_FAINT = 0.1
-"""Fainter ink is snapped to the background: gray levels that MNIST has next to none of."""
+_FAINT = 0.125
+"""Gray that resizing leaves around strokes; what the examples have less of is snapped to zero."""
 
 _LEVELS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _MNIST_BOX, _EMNIST_BOX, _EMNIST_BLUR, _EMNIST_SCAN = 20, 24, 1.0, 128
@@ -38,7 +38,17 @@ def like_mnist(images: Images, examples: Images) -> Images:
     """
     wanted, sample = float(examples.mean()), images[:100]
     level = min(_LEVELS, key=lambda one: abs(float(_mnist(sample, one).mean()) - wanted))
-    return _mnist(images, level)
+    drawn = _mnist(images, level)
+    return np.where(drawn < _cut(drawn, examples), np.float32(0), drawn)
+
+
+def _cut(drawn: Images, examples: Images) -> float:
+    """Return below which value ink is dropped, so that as much faint ink is left as in examples."""
+    faint, like = (part[(part > 0) & (part < _FAINT)] for part in (drawn, examples))
+    too_many = len(faint) / drawn.size - len(like) / examples.size
+    if too_many <= 0:
+        return 0.0
+    return float(np.quantile(faint, too_many * drawn.size / len(faint)))
 
 
 def like_emnist(images: Images) -> Images:
@@ -49,8 +59,7 @@ def like_emnist(images: Images) -> Images:
 
 def _mnist(images: Images, level: float) -> Images:
     scans = _scans(images, _SCAN, level)
-    drawn = _each(scans, lambda scan: _by_mass(_fitted(scan, _MNIST_BOX)))
-    return np.where(drawn < _FAINT, np.float32(0), drawn)
+    return _each(scans, lambda scan: _by_mass(_fitted(scan, _MNIST_BOX)))
 
 
 def _scans(images: Images, side: int, level: float) -> Tensor:

@@ -63,6 +63,7 @@ class Sizes:
         insider: in-distribution images that a thief asks.
         pool: of the thief's other images.
         outside: of the images that detectors are fitted against.
+        reference: honest queries that the victim was not trained on, for detectors to be fitted on.
     """
 
     train: int
@@ -72,6 +73,7 @@ class Sizes:
     insider: int
     pool: int
     outside: int
+    reference: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,6 +87,7 @@ class Scene:
         train_labels: (n,) of these.
         honest: asked by honest users.
         honest_labels: (n,) of these.
+        reference: honest queries that the victim was not trained on.
         calibration: honest queries held out of every fit.
         seeds: the thief's in-distribution images.
         insider: in-distribution images asked by a thief.
@@ -100,6 +103,7 @@ class Scene:
     train_labels: Labels
     honest: Images
     honest_labels: Labels
+    reference: Images
     calibration: Images
     seeds: Images
     insider: Images
@@ -140,8 +144,9 @@ def load_scene(
     own = _Deal(dataset, *mine[:2])
     train, train_labels = own.take(sizes.train)
     honest, honest_labels = own.take(sizes.honest)
-    calibration, seeds, insider = (
-        own.take(count)[0] for count in (sizes.calibration, sizes.seeds, sizes.insider)
+    calibration, seeds, insider, reference = (
+        own.take(count)[0]
+        for count in (sizes.calibration, sizes.seeds, sizes.insider, sizes.reference)
     )
     asked, asked_labels = _Deal(cast.thief[0], *pool[:2]).take(sizes.pool)
     other, other_labels = _Deal(cast.outside[0], *outside[:2]).take(sizes.outside)
@@ -152,6 +157,7 @@ def load_scene(
         train_labels=train_labels,
         honest=honest,
         honest_labels=honest_labels,
+        reference=reference,
         calibration=calibration,
         seeds=seeds,
         insider=insider,

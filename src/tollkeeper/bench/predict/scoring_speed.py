@@ -22,9 +22,12 @@ from tollkeeper.bench.experiment import Context, Experiment, Measurement, Metric
 from tollkeeper.bench.isolate import ONE_THREAD, run_apart
 from tollkeeper.bench.stats import ratio_metric, spread
 from tollkeeper.detectors.base import Detector
+from tollkeeper.detectors.edm import Edm
 from tollkeeper.detectors.floors import Energy, MaxSoftmax, PixelShare
+from tollkeeper.detectors.fused import Fused
 from tollkeeper.detectors.lab.mae import PUBLISHED, MaeLayout
 from tollkeeper.detectors.lab.same import same_x
+from tollkeeper.detectors.outlier_exposure import OutlierExposure
 from tollkeeper.detectors.same import LOGITS, Same
 from tollkeeper.graphs import Graph
 from tollkeeper.lab.conv3 import Conv3, conv3
@@ -34,11 +37,16 @@ SHAPE, CLASSES = (1, 28, 28), 10
 TOLERANCE = 0.25
 """As for `guard-speed`."""
 
+EDM_MEMBERS = 5
+"""As published."""
+
 VICTIM = "victim"
 SLOW = frozenset({"same-published"})
 """What takes a hundred times the victim gets one call in a turn, and fewer turns."""
 
 _ROWS_PER_SAMPLE = 64
+_FITTED = 800
+"""Honest queries that the fused score is fitted on; its cost does not depend on them."""
 
 Times = dict[str, list[float]]
 """Seconds per query by contestant, one entry per repetition."""
@@ -80,6 +88,22 @@ class Stand:
         flops = layout.flops(SHAPE) + conv_flops(self.network, SHAPE)
         return Contestant(Same(alone.reconstruction, self.victim, classes=CLASSES), flops)
 
+    def fused(self, layout: MaeLayout) -> Contestant:
+        """Return the fused score over an autoencoder of these sizes, fitted on noise."""
+        alone = same_x(layout.build(SHAPE, self.rng), classes=CLASSES)
+        images = self.rng.random((_FITTED, *SHAPE), dtype=np.float32)
+        answers = self.rng.dirichlet(np.ones(CLASSES), _FITTED).astype(np.float32)
+        half = _FITTED // 2
+        made = Fused.fitted(
+            alone,
+            images[:half],
+            answers[:half],
+            calibration_images=images[half:],
+            calibration_answers=answers[half:],
+        )
+        # Beside the networks it takes distances in a few hundred coordinates.
+        return Contestant(made, layout.flops(SHAPE))
+
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
@@ -95,8 +119,19 @@ DETECTORS: Mapping[str, Callable[[Stand], Contestant]] = {
     "energy": lambda stand: Contestant(
         Energy(stand.victim, classes=CLASSES), conv_flops(stand.network, SHAPE)
     ),
+    # A victim trained otherwise answers; here it is asked beside the victim, as in the experiments.
+    "oe": lambda stand: Contestant(
+        OutlierExposure(stand.victim.to_bytes(), classes=CLASSES),
+        conv_flops(stand.network, SHAPE),
+    ),
+    "edm": lambda stand: Contestant(
+        Edm([stand.victim.to_bytes()] * EDM_MEMBERS, classes=CLASSES),
+        EDM_MEMBERS * conv_flops(stand.network, SHAPE),
+    ),
     "same-x": lambda stand: stand.same(MaeLayout(), auxiliary=False),
+    "same-x-width32": lambda stand: stand.same(MaeLayout(width=32), auxiliary=False),
     "same": lambda stand: stand.same(MaeLayout()),
+    "fused": lambda stand: stand.fused(MaeLayout()),
     "same-published": lambda stand: stand.same(PUBLISHED),
 }
 """Everything that is timed: anything that scores can be added."""

@@ -19,11 +19,12 @@ from tollkeeper.attacks.classifier.dfme import DFME
 from tollkeeper.attacks.classifier.jbda import JBDA, STEP, TRandom
 from tollkeeper.attacks.classifier.knockoff import Knockoff
 from tollkeeper.attacks.classifier.recorder import Recorder
+from tollkeeper.attacks.classifier.rendering import Rendering
 from tollkeeper.bench.predict.metrics import accuracy, agreement
 from tollkeeper.bench.predict.rendering import like_emnist, like_mnist
 from tollkeeper.bench.predict.scene import Scene
 from tollkeeper.encoders.lab.torch_classifier import TorchClassifier
-from tollkeeper.lab.fit import SGD, Schedule
+from tollkeeper.lab.fit import Adam, Schedule
 from tollkeeper.lab.progress import silent
 from tollkeeper.types import Images, Probabilities
 
@@ -41,13 +42,13 @@ class Copying:
         width: of a copy's first layer.
         epochs: of the copy that a thief is left with.
         rounds: of each of JBDA's and T-RND's rounds.
-        rate: of SGD with momentum .9.
+        rate: of Adam.
     """
 
     width: int = 16
     epochs: int = 20
     rounds: int = 10
-    rate: float = 0.02
+    rate: float = 1e-3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +84,7 @@ class Thief:
 
 
 def _schedule(world: World, epochs: int) -> Schedule:
-    return Schedule(epochs=epochs, batch=64, rate=world.copying.rate, optimizer=SGD())
+    return Schedule(epochs=epochs, batch=64, rate=world.copying.rate, optimizer=Adam())
 
 
 def _knockoff(world: World, view: View | None = None) -> Attack:
@@ -111,7 +112,12 @@ def _stepping(
 
 
 def _data_free(world: World) -> Attack:
-    return DFME(network=Conv3Copy(world.copying.width))
+    # It keeps what it bought and learns it in the end; the game alone leaves an untrained copy.
+    return DFME(
+        network=Conv3Copy(world.copying.width),
+        schedule=_schedule(world, world.copying.epochs),
+        memory=20_000,
+    )
 
 
 def _pool(world: World) -> Images:
@@ -139,6 +145,11 @@ ADAPTIVE: Mapping[str, Thief] = {
     "jbda_half_step": Thief(_stepping(JBDA, step=STEP / 2), _seeds, seeded=True),
     "jbda_strokes": Thief(_stepping(JBDA, strokes=_INK), _seeds, seeded=True, only="mnist"),
     "knockoff_matched": Thief(
+        lambda world: _knockoff(world, Rendering.fitted(world.scene.seeds, world.scene.pool)),
+        _pool,
+        only="mnist",
+    ),
+    "knockoff_redrawn": Thief(
         _knockoff, lambda world: like_mnist(world.scene.pool, world.scene.seeds), only="mnist"
     ),
     "knockoff_projected": Thief(lambda world: _knockoff(world, world.restore), _pool),
@@ -147,7 +158,8 @@ ADAPTIVE: Mapping[str, Thief] = {
         _knockoff, lambda world: like_emnist(world.scene.insider), only="mnist"
     ),
 }
-"""Thieves who know the detector. `insider` asks images like the honest ones, which is where
+"""Thieves who know the detector. `knockoff_matched` gives its images the size, place and pixel
+values of the honest seeds, `knockoff_redrawn` draws them as MNIST was drawn. `insider` asks images like the honest ones, which is where
 nothing can be told apart; `insider_emnist` asks the same images drawn as EMNIST draws, which no
 thief needs, to show what of a detection is of the drawing."""
 

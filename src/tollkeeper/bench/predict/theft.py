@@ -29,7 +29,7 @@ from tollkeeper.data import load_images
 from tollkeeper.encoders.base import Encoder, checked
 from tollkeeper.encoders.classifiers.base import canonical
 from tollkeeper.encoders.classifiers.load import load_classifier
-from tollkeeper.errors import ConfigurationError
+from tollkeeper.errors import ConfigurationError, TollkeeperError
 from tollkeeper.lab.progress import Step
 from tollkeeper.types import Images
 
@@ -203,17 +203,17 @@ def opened(order: Order, *, clock: Clock, told: Told) -> Iterator[Ready]:
             price=Tariff(per_input=order.price),
             whole_pool=_chooses(attack),
         )
+        bare = _blank(attack, shape, victim.encoder.dim)
         told("the victim", Step("scoring", 0, 1))
         clean = reference or victim.clean
         marks = _marks(clean, shape, tasks, held_out, test=scale.test, data=order.data)
-        bare = marks.figures(_blank(attack, shape, victim.encoder.dim))
         found = findings(
             order,
             attack,
             campaign,
             tasks,
             victim_figures=marks.victim(),
-            untrained=bare,
+            untrained=marks.figures(bare),
             asked=marks.asked,
             copies="classifier",
         )
@@ -308,9 +308,19 @@ def _exam(
 
 
 def _blank(attack: Attack, shape: Shape, classes: int) -> Encoder:
-    """Return the copy before training."""
+    """Return the copy before training.
+
+    Raises:
+        ConfigurationError: the network cannot be built, or does not read such pictures.
+    """
     from tollkeeper.encoders.lab.torch_classifier import TorchClassifier
 
-    network = part(attack, "network").build(shape, classes, np.random.default_rng(_UNTRAINED))
-    names = tuple(map(str, range(classes)))
-    return TorchClassifier(network, input_shape=shape, classes=names, name="untrained")
+    rng, names = np.random.default_rng(_UNTRAINED), tuple(map(str, range(classes)))
+    try:
+        network = part(attack, "network").build(shape, classes, rng)
+        bare = TorchClassifier(network, input_shape=shape, classes=names, name="untrained")
+        bare.embed(np.zeros((2, *shape), np.float32))
+    except (TollkeeperError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        # Torch tells wrong sizes in many ways; all of them come from the settings.
+        raise ConfigurationError(f"the copy's network cannot be used: {error}") from error
+    return bare
