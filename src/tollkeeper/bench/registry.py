@@ -68,25 +68,8 @@ UNMEASURED_PROFILES = {
 """Guard profiles that no experiment covers, and why."""
 
 UNMEASURED_ATTACKS = dict.fromkeys(
-    [
-        "knockoff-adaptive",
-        "knockoff-rotating",
-        "copycat",
-        "jbda",
-        "jbda-papernot",
-        "jbda-strokes",
-        "jbda-half",
-        "jbda-rotating",
-        "t-random",
-        "t-random-iterated",
-        "dfme",
-        "maze",
-        "active-thief",
-        "active-thief-center",
-        "active-thief-dfal",
-        "active-thief-both",
-    ],
-    "waits for the experiments on classifiers",
+    ["knockoff-rotating", "jbda-rotating"],
+    "same-detection judges their queries as accounts of 50",
 )
 """Attacks that no experiment runs, and why."""
 
