@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tollkeeper.bench.predict.defenders import FITS, LOGITS, Defense, fit_all
 from tollkeeper.bench.predict.plan import Plan
 from tollkeeper.bench.predict.scene import Scene, load_scene
-from tollkeeper.bench.predict.streams import ADAPTIVE, THIEVES, Stream, Thief, World, ask
+from tollkeeper.bench.predict.streams import EVERYONE, Stream, Thief, World, ask
 from tollkeeper.bench.predict.victims import train_victim
 from tollkeeper.encoders.lab.torch_classifier import TorchClassifier
 from tollkeeper.graphs import Graph
@@ -55,11 +55,11 @@ class Deployment:
         }
 
     def stream(self, name: str, budget: int) -> Stream:
-        """Run a thief of `THIEVES` or `ADAPTIVE`."""
+        """Run a thief of `EVERYONE`."""
         world = World(self.scene, self.plan.copying, self.defense.restore)
         return ask(
             name,
-            {**THIEVES, **ADAPTIVE}[name],
+            EVERYONE[name],
             world,
             self.victim,
             budget=budget,
@@ -116,7 +116,6 @@ def deploy(
         progress=tell,
         names=names,
     )
-    everyone = {**THIEVES, **ADAPTIVE}
     return Deployment(
         scene,
         plan,
@@ -125,7 +124,7 @@ def deploy(
         defense,
         victim_s,
         victim.embed(scene.honest),
-        dict(zip(everyone, stealing.spawn(len(everyone)), strict=True)),
+        dict(zip(EVERYONE, stealing.spawn(len(EVERYONE)), strict=True)),
         clock,
     )
 

@@ -149,11 +149,13 @@ def _asked(
                     batch=1,
                 )
             ) as target:
-                found[user] = _answered(target, users[user])
+                # Whoever is refused a query asks the next one; whoever is barred stops asking.
+                patience = _PATIENCE if rule["alarm"] else len(users[user])
+                found[user] = _answered(target, users[user], patience)
     return found
 
 
-def _answered(target: ClassifierTarget, images: Images) -> Answered:
+def _answered(target: ClassifierTarget, images: Images, patience: int) -> Answered:
     """Ask one by one until all are asked or the account is barred."""
     answered = np.zeros(len(images), np.bool_)
     refused = 0
@@ -164,6 +166,6 @@ def _answered(target: ClassifierTarget, images: Images) -> Answered:
             refused += 1
         else:
             answered[at], refused = True, 0
-        if refused >= _PATIENCE:
+        if refused >= patience:
             break
     return answered

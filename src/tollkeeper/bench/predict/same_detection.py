@@ -24,7 +24,7 @@ from tollkeeper.bench.predict.jobs import Job, Part, run_parts
 from tollkeeper.bench.predict.metrics import accuracy
 from tollkeeper.bench.predict.plan import CPU, GPU, SMOKE, Plan
 from tollkeeper.bench.predict.speed import speeds
-from tollkeeper.bench.predict.streams import ADAPTIVE, THIEVES, Stream
+from tollkeeper.bench.predict.streams import ADAPTIVE, OTHERS, THIEVES, Stream
 from tollkeeper.types import Scores
 
 LEARNED = ("same", "same-x", "same-y", "oe", "edm", "fdinet", "fused")
@@ -74,7 +74,7 @@ def run(job: Job) -> Part:
     part.facts |= {"roc_at": CURVE, "roc": {}}
     users = {HONEST: (made.scene.honest, made.answers)}
     asked = dict.fromkeys(made.present(THIEVES), job.plan.budgets)
-    asked |= dict.fromkeys(made.present(ADAPTIVE), (job.plan.adaptive,))
+    asked |= dict.fromkeys(made.present({**ADAPTIVE, **OTHERS}), (job.plan.adaptive,))
     for name, budgets in asked.items():
         part.tell(f"thief {name}")
         stream = made.stream(name, max(budgets))
@@ -132,7 +132,7 @@ def _judged(
         path = f"{made.scene.dataset}.{budget}"
         honest, malicious = scored.at(budget, seeds=False)
         seen = judge(honest, malicious, resamples=made.plan.resamples, rng=rng)
-        found |= seen.metrics(path, name, only=BRIEF if name in ADAPTIVE else FULL)
+        found |= seen.metrics(path, name, only=FULL if name in THIEVES else BRIEF)
         found |= _orders(seen, path, name)
         if scored.stream.seeds and name in THIEVES:
             honest, malicious = scored.at(budget, seeds=True)
@@ -213,5 +213,25 @@ EXPERIMENT = Experiment(
         "alarmed.*.prada.*",
         "alarmed.*.seat.*",
     ),
+    attacks={
+        name: f"copy_accuracy.mnist.*.{thief}"
+        for name, thief in {
+            "jbda": "jbda",
+            "jbda-half": "jbda_half_step",
+            "jbda-strokes": "jbda_strokes",
+            "jbda-papernot": "jbda_papernot",
+            "t-random": "t_rnd",
+            "t-random-iterated": "t_rnd_iterated",
+            "knockoff": "knockoff",
+            "knockoff-adaptive": "knockoff_adaptive",
+            "copycat": "copycat",
+            "dfme": "dfme_untrained",
+            "maze": "maze_untrained",
+            "active-thief": "active_thief",
+            "active-thief-center": "active_thief_center",
+            "active-thief-dfal": "active_thief_dfal",
+            "active-thief-both": "active_thief_both",
+        }.items()
+    },
     report=beside,
 )
