@@ -50,7 +50,7 @@ def test_each_kind_of_attack_is_given_what_it_needs(attack: str) -> None:
     rng = np.random.default_rng(0)
     scene = _scene(rng)
     victim = train_victim(scene, replace(SETTING.training, epochs=4), rng=rng)
-    setting = replace(SETTING, epochs=80)
+    setting = replace(SETTING, epochs=1 if attack == "dfme" else 80)
     with shared(Stage(scene, victim)) as payload:
         budget = 2500 if attack == "dfme" else 40
         for output in OUTPUTS:
