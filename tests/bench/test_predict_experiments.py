@@ -140,3 +140,22 @@ def test_budgets_without_as_many_honest_users_are_refused() -> None:
     plans = {"mnist": replace(SMOKE["mnist"], budgets=(40, 5000))}
     with pytest.raises(ConfigurationError, match="expected budgets above 20 seeds and up to 80"):
         measured(same_detection.EXPERIMENT, plans=plans)
+
+
+def test_forms_of_same_that_share_a_pass_score_as_each_alone(drawn: Load) -> None:
+    """Scores of a deployment are those of its detectors."""
+    from tollkeeper.bench.predict.deployment import deploy
+
+    made = deploy(
+        "mnist",
+        SMOKE["mnist"],
+        rng=np.random.default_rng(0),
+        clock=lambda: 0.0,
+        tell=lambda _: None,
+        data={},
+        names=("same",),
+    )
+    images, answers = made.scene.honest[:9], made.answers[:9]
+    for name, found in made.scores(images, answers).items():
+        alone = made.defense.detectors[name].score(images, answers)
+        assert found == pytest.approx(alone, rel=1e-9, abs=1e-12)

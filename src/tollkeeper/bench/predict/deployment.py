@@ -13,6 +13,7 @@ from tollkeeper.bench.predict.plan import Plan
 from tollkeeper.bench.predict.scene import Scene, load_scene
 from tollkeeper.bench.predict.streams import EVERYONE, Stream, Thief, World, ask
 from tollkeeper.bench.predict.victims import train_victim
+from tollkeeper.detectors.same import Same
 from tollkeeper.encoders.lab.torch_classifier import TorchClassifier
 from tollkeeper.graphs import Graph
 from tollkeeper.lab.exporting import export_graph
@@ -48,11 +49,17 @@ class Deployment:
     clock: Callable[[], float]
 
     def scores(self, images: Images, answers: Probabilities) -> dict[str, Scores]:
-        """Return every detector's scores of the same queries."""
-        return {
-            name: detector.score(images, answers)
-            for name, detector in self.defense.detectors.items()
-        }
+        """Return every detector's scores of the same queries; SAME's forms share one pass."""
+        found: dict[str, Scores] = {}
+        signs = None
+        for name, detector in self.defense.detectors.items():
+            if isinstance(detector, Same):
+                signs = signs or self.defense.same.signs(images, answers)
+                assert signs.deviation is not None
+                found[name] = detector.alpha * signs.error + (1 - detector.alpha) * signs.deviation
+            else:
+                found[name] = detector.score(images, answers)
+        return found
 
     def stream(self, name: str, budget: int) -> Stream:
         """Run a thief of `EVERYONE`."""
