@@ -10,12 +10,12 @@ import pytest
 from tollkeeper.bench.predict import scene
 from tollkeeper.data import Dataset
 
-COUNT = 700
+COUNT = 900
 _SIDES = {"cifar10": 32, "cifar100": 32, "tiny_imagenet": 64}
 
 
 def drawn_images(name: str, split: str) -> Dataset:
-    """Return 700 pictures of stripes, whose place is their class; each picture is unique."""
+    """Return 900 pictures of stripes, whose place is their class; each picture is unique."""
     side = _SIDES.get(name, 28)
     rng = np.random.default_rng([*name.encode(), *split.encode()])
     labels = rng.integers(0, 10, COUNT)

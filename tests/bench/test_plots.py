@@ -101,3 +101,17 @@ def test_responses_are_drawn_by_what_they_cost_whom(tmp_path: Path) -> None:
     text = (tmp_path / "x.svg").read_text()
     for named in ("noise: averaged", "top-3: believed", "accuracy of the copy"):
         assert named in text
+
+
+def test_roc_curves_are_drawn_by_data_set_and_thief(tmp_path: Path) -> None:
+    """Each thief that a data set has is a panel, each detector a named line."""
+    at = [0.01, 0.1, 0.9]
+    lines = {"same": [0.1, 0.5, 0.95], "oe": [0.0, 0.2, 0.9]}
+    facts = {
+        "mnist": {"roc_at": at, "roc": {"jbda": lines, "jbda_strokes": lines}},
+        "cifar10": {"roc_at": at, "roc": {"jbda": lines}},
+    }
+    draw(Result("same-detection", "cpu", {}, facts, {}), tmp_path / "roc.svg")
+    text = (tmp_path / "roc.svg").read_text()
+    for named in ("mnist: jbda", "mnist: jbda_strokes", "cifar10: jbda", "same", "oe"):
+        assert named in text

@@ -60,7 +60,7 @@ def test_both_official_splits_are_mixed(drawn: Load) -> None:
 
 def test_too_few_images_are_refused_by_name(drawn: Load) -> None:
     """What is missing, and of which set, is said before anything is trained."""
-    with pytest.raises(ConfigurationError, match=r"images of emnist_letters, got 1,400; lower"):
-        load_scene("mnist", replace(SIZES, pool=1500), rng=np.random.default_rng(0), data={})
+    with pytest.raises(ConfigurationError, match=r"images of emnist_letters, got 1,800; lower"):
+        load_scene("mnist", replace(SIZES, pool=2000), rng=np.random.default_rng(0), data={})
     with pytest.raises(ConfigurationError, match="no scene of 'svhn'; choose from mnist, cifar10"):
         load_scene("svhn", SIZES, rng=np.random.default_rng(0), data={})

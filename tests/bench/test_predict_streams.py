@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 from tollkeeper.bench.predict.plan import SMOKE
 from tollkeeper.bench.predict.rendering import SIDE, like_emnist, like_mnist
 from tollkeeper.bench.predict.scene import load_scene
-from tollkeeper.bench.predict.streams import ADAPTIVE, THIEVES, Stream, World, ask
+from tollkeeper.bench.predict.streams import EVERYONE, Stream, World, ask
 from tollkeeper.bench.predict.victims import train_victim
 from tollkeeper.data import Dataset
 
@@ -29,13 +29,13 @@ def stroke(top: int, left: int, height: int, width: int, *, ink: float = 1.0) ->
     return picture
 
 
-@pytest.mark.parametrize("name", [*THIEVES, *ADAPTIVE])
+@pytest.mark.parametrize("name", EVERYONE)
 def test_a_thief_spends_its_budget_and_everything_is_recorded(drawn: Load, name: str) -> None:
     """Queries come with the victim's own answers, seeds first; the copy is judged."""
     rng = np.random.default_rng(0)
     scene = load_scene("mnist", PLAN.sizes, rng=rng, data={})
     victim = train_victim(scene, PLAN.training, rng=rng)
-    thief = {**THIEVES, **ADAPTIVE}[name]
+    thief = EVERYONE[name]
     world = World(scene, PLAN.copying, lambda images: images * np.float32(0.5))
     stream = ask(name, thief, world, victim, budget=44, rng=rng, clock=lambda: 0.0)
     assert len(stream.images) == 44

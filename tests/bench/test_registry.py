@@ -26,6 +26,7 @@ THEFT = [
     "pow-calibration",
     "pow-logs",
     "toll-timelines",
+    "classifier-theft",
     "same-detection",
     "same-ablation",
     "same-ratio",

@@ -103,3 +103,24 @@ def test_a_page_that_would_show_nothing_is_refused(folder: Path, page: str, comp
     """A page without markers and a pattern without metrics are errors, not empty tables."""
     with pytest.raises(ValueError, match=complaint):
         insert(page, folder)
+
+
+def test_a_report_is_what_the_experiment_makes_of_its_metrics(tmp_path: Path) -> None:
+    """The tables of a paper are asked for by the experiment's name."""
+    pytest.importorskip("torch")
+    metrics = {
+        f"{name}.mnist.1000.same.jbda": Metric(0.5, "share", "higher")
+        for name in ("auroc", "aupr", "fpr95")
+    }
+    result = Result("same-detection", "cpu", metrics, {}, {})
+    (tmp_path / "same-detection-cpu.json").write_bytes(result.to_json())
+    page = "<!-- report: same-detection-cpu -->\n<!-- end -->\n"
+    assert "50.0 / 50.0 / 50.0 [93.3 / 93.0 / 27.4]" in insert(page, tmp_path)
+
+
+def test_a_report_of_an_experiment_without_one_is_refused(tmp_path: Path) -> None:
+    """What has no report is shown by other means, which the message names."""
+    result = Result("guard-speed", "cpu", {"a.b": Metric(1, "ratio", "lower")}, {}, {})
+    (tmp_path / "guard-speed-cpu.json").write_bytes(result.to_json())
+    with pytest.raises(ValueError, match="guard-speed has no report; ask for a `table`"):
+        insert("<!-- report: guard-speed-cpu -->\n<!-- end -->\n", tmp_path)

@@ -251,6 +251,8 @@ def test_asking_a_refused_input_again_is_no_further_suspicion() -> None:
     for _ in range(5):
         with pytest.raises(InputRefused):
             shop.ask(bright(2))
+    assert shop.entry().version == 1
+    assert [row.decision for row in shop.records()] == ["refused"] * 5
     shop.ask(pictures(2))
     with pytest.raises(InputRefused):
         shop.ask([*bright(2), *bright(1, seed=5)])
@@ -323,6 +325,7 @@ def test_suspicious_inputs_cost_a_puzzle() -> None:
     assert (paid.decision, paid.charge) == ("paid", 2.0)
     assert paid.paid_s == pytest.approx(2 * 2**10 / RATES[SHA_256], rel=0.01)
     assert challenged.decision == "challenged"
+    assert shop.sample("tollkeeper_prediction_rank_count") == 5
     assert "due" in challenged.reason
 
 

@@ -22,15 +22,19 @@ def draw(result: Result, path: Path) -> None:
         BenchError: there is no picture of this experiment.
         OSError: it cannot be written.
     """
-    if result.id not in _PICTURES:
+    if result.id not in {*_PICTURES, *_FACTS}:
         raise BenchError(
-            f"there is no picture of {result.id!r}; there is one of {', '.join(_PICTURES)}"
+            f"there is no picture of {result.id!r}; there is one of "
+            f"{', '.join([*_PICTURES, *_FACTS])}"
         )
     import matplotlib as mpl
     from matplotlib.figure import Figure  # a figure of its own touches no global state
 
     figure = Figure(figsize=_SIZE_IN, layout="constrained")
-    _PICTURES[result.id](figure, result.metrics)
+    if result.id in _PICTURES:
+        _PICTURES[result.id](figure, result.metrics)
+    else:
+        _FACTS[result.id](figure, result.diagnostics)
     with mpl.rc_context({"svg.hashsalt": _SALT, "svg.fonttype": "none"}):
         figure.savefig(path, format="svg", metadata={"Date": None})
 
@@ -211,3 +215,32 @@ _PICTURES: Mapping[str, Callable[[Any, Mapping[str, Metric]], None]] = {
     "toll-timelines": _tolls,
 }
 """Experiments with a picture."""
+
+
+_CAUGHT = ("jbda", "jbda_strokes", "knockoff", "knockoff_matched")
+
+
+def _rocs(figure: Any, facts: Mapping[str, Any]) -> None:
+    """Draw ROC curves: a row for each data set, a column for each thief."""
+    rows = [(name, found["roc"]) for name, found in facts.items() if "roc" in found]
+    columns = max(len([one for one in _CAUGHT if one in roc]) for _, roc in rows)
+    figure.set_size_inches(_SIZE_IN[0], 2.6 * len(rows))
+    grid = figure.subplots(len(rows), columns, sharey=True, squeeze=False)
+    for axes, (dataset, roc) in zip(grid, rows, strict=True):
+        shown = [one for one in _CAUGHT if one in roc]
+        for place, attack in zip(axes, shown, strict=False):
+            for number, (detector, caught) in enumerate(roc[attack].items()):
+                line = _LINES[number // 10 % len(_LINES)]
+                place.semilogx(
+                    facts[dataset]["roc_at"], caught, f"C{number % 10}{line}", label=detector
+                )
+            place.set_title(f"{dataset}: {attack}", fontsize=9)
+            place.set_xlabel("honest queries alarmed")
+        for place in axes[len(shown) :]:
+            place.set_visible(False)
+        axes[0].set_ylabel("thief's queries caught")
+    grid[0][0].legend(fontsize=6)
+
+
+_FACTS: Mapping[str, Callable[[Any, Mapping[str, Any]], None]] = {"same-detection": _rocs}
+"""Experiments whose picture is of diagnostics."""

@@ -31,6 +31,7 @@ _LAB = (
     "toll.pow_calibration",
     "toll.reference_logs",
     "toll.timelines",
+    "predict.classifier_theft",
     "predict.same_detection",
     "predict.same_ablation",
     "predict.same_ratio",
@@ -67,27 +68,7 @@ UNMEASURED_PROFILES = {
 }
 """Guard profiles that no experiment covers, and why."""
 
-UNMEASURED_ATTACKS = dict.fromkeys(
-    [
-        "knockoff-adaptive",
-        "knockoff-rotating",
-        "copycat",
-        "jbda",
-        "jbda-papernot",
-        "jbda-strokes",
-        "jbda-half",
-        "jbda-rotating",
-        "t-random",
-        "t-random-iterated",
-        "dfme",
-        "maze",
-        "active-thief",
-        "active-thief-center",
-        "active-thief-dfal",
-        "active-thief-both",
-    ],
-    "waits for the experiments on classifiers",
-)
+UNMEASURED_ATTACKS: dict[str, str] = {}
 """Attacks that no experiment runs, and why."""
 
 

@@ -171,8 +171,6 @@ class PredictAdmission(BaseAdmission):
             # Noted as asked and not as suspicious, as the guard does with coverage.
             decision = Decision("granted", f"{query.where()}; grant {grant.id}")
             return self._answered(query, query.asked(query.past), query.asked, decision)
-        for rank in query.ranks.tolist():
-            self._metrics.ranks.observe(rank)
         return self._decide(query)
 
     def _query(self, ask: Ask, kept: Kept) -> _Query:
@@ -204,20 +202,36 @@ class PredictAdmission(BaseAdmission):
         trail, after = self._watched(query, query.past)
         due_s = query.tariff.work(query.scores) / self._hash_rate
         where = query.where(after.suspicion, due_s)
-        paid_s, action = 0.0, "challenged" if due_s else "answered"
         refusal = _refusal(query, trail)
+        if refusal is not None and query.enforced:
+            return self._refused(query, after, trail, _with_note(refusal, where))
+        paid_s, action = 0.0, "challenged" if due_s else "answered"
         if refusal is not None:
             action = action_of(refusal)
-        if refusal is not None and query.enforced:
-            after = replace(after, suspicion=max(after.suspicion, float(trail.max())))
-            after = after.with_watched(query.new)
-            learn = partial(self._learned, query)
-            return self._answered(query, after, learn, Decision(action, where), refusal)
-        if due_s and query.enforced:
+        elif due_s and query.enforced:
             paid_s, action = self._collect(query, due_s, where), "paid"
-        decision = Decision(action, where, paid_s)
-        note = partial(self._noted, query)
+        self._observe(query)
+        decision, note = Decision(action, where, paid_s), partial(self._noted, query)
         return self._answered(query, query.asked(after), note, decision)
+
+    def _refused(
+        self, query: _Query, after: Past, trail: Scores, refusal: RefusalError
+    ) -> Admitted:
+        """Keep what a refusal taught about the account; where it taught nothing, just refuse.
+
+        So whoever repeats what was refused fills no ledger with it.
+        """
+        self._observe(query)
+        if self._evidence.account is None or among(query.new, query.past.watched).all():
+            raise refusal
+        after = replace(after, suspicion=max(after.suspicion, float(trail.max())))
+        decision = Decision(action_of(refusal), refusal.__notes__[0])
+        learn = partial(self._learned, query)
+        return self._answered(query, after.with_watched(query.new), learn, decision, refusal)
+
+    def _observe(self, query: _Query) -> None:
+        for rank in query.ranks.tolist():
+            self._metrics.ranks.observe(rank)
 
     def _collect(self, query: _Query, due_s: float, where: str) -> float:
         try:

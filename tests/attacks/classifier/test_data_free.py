@@ -80,6 +80,13 @@ def test_a_budget_of_nothing_is_refused() -> None:
         play(DFME(), 0)
 
 
+def test_rates_fall_as_published() -> None:
+    """DFME's by .3 after a tenth, three tenths and half; MAZE's along a cosine."""
+    shares = (0.0, 0.09, 0.1, 0.3, 0.5, 0.9)
+    assert np.allclose([DFME().decay(one) for one in shares], [1, 1, 0.3, 0.09, 0.027, 0.027])
+    assert np.allclose([MAZE().decay(one) for one in (0, 0.5, 1)], [1, 0.5, 0])
+
+
 def test_logits_come_back_from_probabilities() -> None:
     """They differ from the true ones by their mean alone."""
     logits = torch.tensor([[2.0, -1.0, 0.5], [0.0, 30.0, -3.0]])

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tollkeeper.attacks.base import UNLIMITED
-from tollkeeper.attacks.classifier.copies import Copying, imitate, shape_of
+from tollkeeper.attacks.classifier.copies import Copying, shape_of
 from tollkeeper.attacks.classifier.generator import Generator, Memory, directions
 from tollkeeper.attacks.classifier.transfer import Line
 from tollkeeper.errors import ConfigurationError
@@ -51,7 +51,8 @@ class DataFree(Copying):
         momentum: of the copy.
         weight_decay: of the copy.
         floor: least probability whose logarithm is taken.
-        schedule: how the copy is trained on its memory in the end; 0 epochs as published.
+        schedule: how a new copy is trained on the memory in the end. With 0 epochs, as published,
+            the copy is the one that played.
     """
 
     schedule: Schedule = AS_PUBLISHED
@@ -109,7 +110,9 @@ class DataFree(Copying):
             progress(Step("playing", number + 1, iterations, queries=line.budget - line.left))
         while line.left:
             game.learn(min(self.game_batch, line.left))
-        game.remember_all(self.schedule, rng.spawn(1)[0], progress)
+        if self.schedule.epochs and len(game.memory) > 1:
+            images, answers = game.memory.all()
+            return self.trained(images, answers, rng=rng.spawn(1)[0], progress=progress)
         return game.student
 
     @abstractmethod
@@ -138,7 +141,7 @@ class _Game:
         self._maker = maker.to(self._where).train()
         self.student = rule.network.build(shape, line.dim, building).to(self._where)
         self._draws = generator(drawing)
-        self._memory = Memory(rule.memory, remembering)
+        self.memory = Memory(rule.memory, remembering)
         self._makes = rule.generator_optimizer(list(self._maker.parameters()))
         self._learns = torch.optim.SGD(
             self.student.parameters(),
@@ -176,7 +179,7 @@ class _Game:
         for _ in range(rule.student_steps - int(rule.reuse)):
             self.learn(rule.game_batch)
         for _ in range(rule.replays):
-            images, answers = self._memory.drawn(rule.game_batch)
+            images, answers = self.memory.drawn(rule.game_batch)
             self._step(images.to(self._where), answers.to(self._where))
 
     def learn(self, count: int) -> None:
@@ -186,20 +189,13 @@ class _Game:
             made = squashed(self._maker(self._noise(max(2, count))))[:count]
         self._step(*self._ask(made)[1:])
 
-    def remember_all(self, schedule: Schedule, rng: np.random.Generator, tell: Progress) -> None:
-        """Train the copy on its memory."""
-        self.student.eval()
-        if schedule.epochs and len(self._memory) > 1:
-            images, answers = self._memory.all()
-            imitate(self.student, images, answers, schedule=schedule, rng=rng, progress=tell)
-
     def _noise(self, count: int) -> Tensor:
         return torch.randn(count, self._rule.noise, generator=self._draws).to(self._where)
 
     def _ask(self, made: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return positions that were answered, (m, c, h, w) as asked, and (m, k) answers."""
         found = self._line(made.cpu().numpy())
-        self._memory.add(found.images, found.answers)
+        self.memory.add(found.images, found.answers)
         index = torch.from_numpy(found.index).to(self._where)
         return (
             index,

@@ -23,14 +23,17 @@ from tollkeeper.attacks.classifier.data_free import DataFree
 MILESTONES = (0.1, 0.3, 0.5)
 """Shares of the iterations after which both rates fall."""
 
-FALL = 0.3
-
 
 @dataclass(frozen=True, kw_only=True)
 class DFME(DataFree):
-    """The copy learns the victim's recovered logits, the generator what it misses of them."""
+    """The copy learns the victim's recovered logits, the generator what it misses of them.
+
+    Attributes:
+        fall: factor of both rates at each milestone.
+    """
 
     paper: ClassVar[str] = "Truong et al., CVPR 2021"
+    fall: float = 0.3
 
     def errors(self, answers: Tensor, logits: Tensor) -> Tensor:
         """Return (n,) mean absolute differences to the victim's logits."""
@@ -38,7 +41,7 @@ class DFME(DataFree):
 
     def decay(self, share: float) -> float:
         """Return the factor of the learning rates after a share of the iterations."""
-        return FALL ** sum(share >= milestone for milestone in MILESTONES)
+        return self.fall ** sum(share >= milestone for milestone in MILESTONES)
 
     def generator_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """Return Adam."""

@@ -138,6 +138,9 @@ def for_two_cores(attack: C, *, epochs: int = 20, network: CopyFactory | None = 
     if isinstance(attack, DataFree):
         # At small budgets the game leaves an untrained copy, which learns from what it bought.
         changes |= {"filters": 32, "memory": 20_000, "generator_rate": 1e-3}
+    if isinstance(attack, DFME):
+        # In a short game rates that fall would stop the copy before it has left its first plateau.
+        changes |= {"fall": 1.0, "student_rate": 0.03}
     if isinstance(attack, ActiveThief):
         changes |= {"choice": _small(attack.choice), "iterations": 5}
     return replace(attack, **changes)

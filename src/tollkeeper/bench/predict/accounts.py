@@ -16,6 +16,7 @@ from tollkeeper.bench.experiment import Direction, Metric
 from tollkeeper.bench.predict.deployment import Deployment
 from tollkeeper.bench.predict.figures import interval, judge
 from tollkeeper.detectors.base import AccountDetector
+from tollkeeper.detectors.history import History
 from tollkeeper.detectors.lab.layers import Features
 from tollkeeper.detectors.lab.seat import fit_seat
 from tollkeeper.detectors.prada import Prada
@@ -25,6 +26,11 @@ from tollkeeper.types import Images, Probabilities, Scores
 
 SIZES = (50, 100, 200, 500)
 HONEST = "honest"
+FUSED = "fused"
+FALSE_ALARMS = 0.01
+"""Share of honest accounts that `history` may ever accuse; PRADA and SEAT have thresholds of their
+own."""
+
 _FEWEST = 4
 """Accounts of a size below which it is left out."""
 
@@ -36,10 +42,15 @@ def watchers(made: Deployment, rng: np.random.Generator) -> dict[str, AccountDet
     scene, network = made.scene, made.victim.network
     classes = len(scene.classes)
     features = Features(network) if isinstance(network, Conv3) else None
-    return {
+    found: dict[str, AccountDetector] = {
         "prada": Prada(scene.shape, classes=classes),
         "seat": fit_seat(scene.calibration, classes=classes, rng=rng, features=features),
     }
+    if FUSED in made.defense.detectors:
+        fused = made.defense.detectors[FUSED]
+        answers = made.victim.embed(scene.calibration)
+        found["history"] = History(fused, np.sort(fused.score(scene.calibration, answers)))
+    return found
 
 
 def judged(
@@ -89,6 +100,14 @@ def _accounts(detector: AccountDetector, queries: Queries, size: int) -> NDArray
         for at in range(count)
     ]
     return np.stack(rows)
+
+
+def _alarms(detector: AccountDetector, scores: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return where (accounts, size) scores are alarms."""
+    if isinstance(detector, Prada | Seat):
+        return detector.alarms(scores.ravel()).reshape(scores.shape)
+    assert isinstance(detector, History)
+    return scores >= detector.alarm_at(FALSE_ALARMS)
 
 
 def _share(alarmed: NDArray[np.bool_], user: str, rng: np.random.Generator) -> Metric:

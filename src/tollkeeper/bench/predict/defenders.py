@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import nn
@@ -13,13 +13,14 @@ from tollkeeper.bench.predict.scene import Scene
 from tollkeeper.detectors.base import Detector
 from tollkeeper.detectors.edm import Edm
 from tollkeeper.detectors.floors import Energy, MaxSoftmax, PixelShare
+from tollkeeper.detectors.fused import Fused
 from tollkeeper.detectors.lab.edm import fit_edm
 from tollkeeper.detectors.lab.fdinet import fit_fdinet
 from tollkeeper.detectors.lab.layers import Layers
 from tollkeeper.detectors.lab.mae import MaeLayout
-from tollkeeper.detectors.lab.mae_fit import MaeRecipe
+from tollkeeper.detectors.lab.mae_fit import MaeRecipe, train_mae
 from tollkeeper.detectors.lab.outlier_exposure import fit_outlier_exposure
-from tollkeeper.detectors.lab.same import SameRecipe, fit_same
+from tollkeeper.detectors.lab.same import SameRecipe, fit_same, same_x
 from tollkeeper.detectors.outlier_exposure import OutlierExposure
 from tollkeeper.detectors.same import RESTORED, Same
 from tollkeeper.encoders.lab.torch_classifier import TorchClassifier
@@ -49,6 +50,7 @@ class Fitting:
         mae_decoder: blocks.
         mae_heads: of attention.
         mae_ratios: mask ratios of its batches.
+        fused_patch: pixels a side in the fused score's own autoencoder.
         auxiliary_epochs: of SAME's auxiliary model.
         oe_epochs: of OE's victim.
         edm_members: of EDM's ensemble.
@@ -67,6 +69,7 @@ class Fitting:
     mae_decoder: int = 1
     mae_heads: int = 4
     mae_ratios: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
+    fused_patch: int = 7
     auxiliary_epochs: int = 6
     oe_epochs: int = 6
     edm_members: int = 3
@@ -180,6 +183,22 @@ def _same(fitter: Fitter) -> Iterator[Detector]:
     yield from (found.weighted(alpha) for alpha in SAME_FORMS.values())
 
 
+def _fused(fitter: Fitter) -> Iterator[Detector]:
+    """Fit as `tollkeeper detectors fit` does: an autoencoder of larger patches, honest data only."""
+    scene, fitting, victim = fitter.scene, fitter.fitting, fitter.victim
+    coarse = replace(fitting, mae_patch=fitting.fused_patch).recipe().mae
+    network = train_mae(scene.train, recipe=coarse, rng=fitter.rng, progress=silent)
+    middle = len(scene.reference) * 3 // 5
+    known, tails = scene.reference[:middle], scene.reference[middle:]
+    yield Fused.fitted(
+        same_x(network, classes=len(scene.classes)),
+        known,
+        victim.embed(known),
+        calibration_images=tails,
+        calibration_answers=victim.embed(tails),
+    )
+
+
 def _oe(fitter: Fitter) -> Iterator[Detector]:
     scene = fitter.scene
     yield fit_outlier_exposure(
@@ -237,6 +256,7 @@ FITS: Mapping[str, Fit] = {
     "oe": _oe,
     "edm": _edm,
     "fdinet": _fdinet,
+    "fused": _fused,
 }
 """What is fitted; `same` gives all of `SAME_FORMS`."""
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from tollkeeper.bench.predict.defenders import FITS, LOGITS, Defense, fit_all
 from tollkeeper.bench.predict.plan import Plan
 from tollkeeper.bench.predict.scene import Scene, load_scene
-from tollkeeper.bench.predict.streams import ADAPTIVE, THIEVES, Stream, Thief, World, ask
+from tollkeeper.bench.predict.streams import EVERYONE, Stream, Thief, World, ask
 from tollkeeper.bench.predict.victims import train_victim
+from tollkeeper.detectors.same import Same
 from tollkeeper.encoders.lab.torch_classifier import TorchClassifier
 from tollkeeper.graphs import Graph
 from tollkeeper.lab.exporting import export_graph
@@ -48,18 +49,24 @@ class Deployment:
     clock: Callable[[], float]
 
     def scores(self, images: Images, answers: Probabilities) -> dict[str, Scores]:
-        """Return every detector's scores of the same queries."""
-        return {
-            name: detector.score(images, answers)
-            for name, detector in self.defense.detectors.items()
-        }
+        """Return every detector's scores of the same queries; SAME's forms share one pass."""
+        found: dict[str, Scores] = {}
+        signs = None
+        for name, detector in self.defense.detectors.items():
+            if isinstance(detector, Same):
+                signs = signs or self.defense.same.signs(images, answers)
+                assert signs.deviation is not None
+                found[name] = detector.alpha * signs.error + (1 - detector.alpha) * signs.deviation
+            else:
+                found[name] = detector.score(images, answers)
+        return found
 
     def stream(self, name: str, budget: int) -> Stream:
-        """Run a thief of `THIEVES` or `ADAPTIVE`."""
+        """Run a thief of `EVERYONE`."""
         world = World(self.scene, self.plan.copying, self.defense.restore)
         return ask(
             name,
-            {**THIEVES, **ADAPTIVE}[name],
+            EVERYONE[name],
             world,
             self.victim,
             budget=budget,
@@ -116,7 +123,6 @@ def deploy(
         progress=tell,
         names=names,
     )
-    everyone = {**THIEVES, **ADAPTIVE}
     return Deployment(
         scene,
         plan,
@@ -125,7 +131,7 @@ def deploy(
         defense,
         victim_s,
         victim.embed(scene.honest),
-        dict(zip(everyone, stealing.spawn(len(everyone)), strict=True)),
+        dict(zip(EVERYONE, stealing.spawn(len(EVERYONE)), strict=True)),
         clock,
     )
 

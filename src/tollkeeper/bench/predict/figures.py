@@ -28,7 +28,7 @@ _RANKS = 2000
 """Samples are judged by scores rounded to so many ranks, which is ten times as fast; the figures of
 the queries themselves are exact."""
 
-AUROC = FIGURES.index("auroc")
+AUROC, AT_ONE_PERCENT = FIGURES.index("auroc"), FIGURES.index("tpr_at_1pct")
 
 Found = dict[str, Metric]
 
@@ -45,11 +45,12 @@ class Judged:
     values: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     drawn: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
-    def metrics(self, path: str, attack: str) -> Found:
-        """Return metrics `<figure>.<path>.<detector>.<attack>`."""
+    def metrics(self, path: str, attack: str, *, only: Sequence[str] = FIGURES) -> Found:
+        """Return metrics `<figure>.<path>.<detector>.<attack>` of some `FIGURES`."""
         found: Found = {}
         for detector, values in self.values.items():
-            for at, name in enumerate(FIGURES):
+            for name in only:
+                at = FIGURES.index(name)
                 drawn = self.drawn[detector][:, at]
                 direction: Direction = "lower" if name in LOWER_IS_BETTER else "higher"
                 found[f"{NAMES[name]}.{path}.{detector}.{attack}"] = interval(
@@ -57,10 +58,10 @@ class Judged:
                 )
         return found
 
-    def above(self, one: str, other: str) -> Metric:
-        """Return by how much AUROC of `one` is above that of `other`."""
-        value = self.values[one][AUROC] - self.values[other][AUROC]
-        drawn = self.drawn[one][:, AUROC] - self.drawn[other][:, AUROC]
+    def above(self, one: str, other: str, *, figure: int = AUROC) -> Metric:
+        """Return by how much a figure of `one` is above that of `other`."""
+        value = self.values[one][figure] - self.values[other][figure]
+        drawn = self.drawn[one][:, figure] - self.drawn[other][:, figure]
         return interval(value, drawn, direction="higher")
 
     def above_best(self, one: str, others: Sequence[str]) -> Metric:
@@ -69,6 +70,18 @@ class Judged:
         The best is chosen once, by the queries as they are, and not anew in each sample.
         """
         return self.above(one, max(others, key=lambda name: float(self.values[name][AUROC])))
+
+
+def curve(honest: Scores, malicious: Scores, at: Sequence[float]) -> list[float]:
+    """Return the malicious share caught at shares of false alarms: a ROC curve.
+
+    Args:
+        honest: (n,) scores.
+        malicious: (m,) scores.
+        at: false alarms, in (0, 1).
+    """
+    limits = np.quantile(honest, 1 - np.asarray(at), method="higher")
+    return [round(float((malicious > limit).mean()), 4) for limit in limits]
 
 
 def interval(

@@ -56,7 +56,7 @@ _TINY = Plan(
     Sizes(
         train=300,
         honest=80,
-        reference=200,
+        reference=800,
         calibration=500,
         seeds=20,
         insider=60,
@@ -81,7 +81,10 @@ _TINY = Plan(
     resamples=50,
 )
 
-SMOKE: Plans = {"mnist": _TINY, "cifar10": _TINY}
+SMOKE: Plans = {
+    "mnist": _TINY,
+    "cifar10": replace(_TINY, fitting=replace(_TINY.fitting, fused_patch=8)),
+}
 
 _DIGITS = Plan(
     Sizes(
@@ -113,7 +116,14 @@ _PHOTOS = Plan(
         outside=7000,
     ),
     Training(epochs=16, augment=True),
-    Fitting(mae_epochs=15, mae_warmup=2, auxiliary_epochs=4, oe_epochs=5, edm_epochs=3),
+    Fitting(
+        mae_epochs=12,
+        mae_warmup=2,
+        fused_patch=8,
+        auxiliary_epochs=4,
+        oe_epochs=5,
+        edm_epochs=3,
+    ),
     Copying(epochs=10, rounds=5),
     budgets=(6000, 10_000),
     adaptive=1000,
@@ -149,7 +159,7 @@ GPU: Plans = {
         _PHOTOS,
         sizes=replace(_PHOTOS.sizes, train=16_000),
         training=Training(network="resnet18", epochs=20, rate=0.1, augment=True),
-        fitting=replace(_PAPER, network="resnet18"),
+        fitting=replace(_PAPER, network="resnet18", fused_patch=8),
         copying=Copying(width=32, epochs=50),
     ),
 }

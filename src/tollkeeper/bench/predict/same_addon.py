@@ -16,15 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tollkeeper.bench.experiment import Context, Direction, Experiment, Measurement, Metric
+from tollkeeper.bench.predict.accounts import HONEST
 from tollkeeper.bench.predict.deployment import Deployment, deploy, places
 from tollkeeper.bench.predict.figures import interval
 from tollkeeper.bench.predict.jobs import Job, Part, run_parts
+from tollkeeper.bench.predict.live import live
 from tollkeeper.bench.predict.plan import CPU, GPU, SMOKE, Plan
 from tollkeeper.bench.predict.streams import ADAPTIVE, THIEVES
 from tollkeeper.challenge.difficulty import RankPrice
 from tollkeeper.types import Scores
 
-HONEST = "honest"
+LIVE = "mnist"
 USERS = ("jbda", "jbda_strokes", "knockoff", "knockoff_matched", "dfme_untrained", "insider")
 _TIMED = 15
 
@@ -43,6 +45,8 @@ class Setting:
         free: share of honest traffic that is asked no puzzle.
         hash_rate: of every user, in hashes per second; a process of Python does about a million.
         patience_s: after which an answer is of no use.
+        live: queries of each user at a live gateway, on digits; 0 starts none.
+        alarm: share of honest accounts that an alarm there may ever hit.
         workers: processes, of one thread each.
     """
 
@@ -55,6 +59,8 @@ class Setting:
     free: float = 0.95
     hash_rate: float = 1e6
     patience_s: float = 5.0
+    live: int = 500
+    alarm: float = 0.01
     workers: int = 2
 
 
@@ -86,6 +92,10 @@ def run(job: Job) -> Part:
                 taken = act(mine, rng)
                 name = f"{job.dataset}.{mode}.{detector}.{user}"
                 part.metrics |= _figures(name, taken, setting.patience_s, rng)
+    if setting.live and job.dataset == LIVE:
+        part.tell("live gateway")
+        refused = max(setting.refused) / 100
+        part.metrics |= live(made, queries=setting.live, refused=refused, alarm=setting.alarm)
     return part.done()
 
 
@@ -177,17 +187,22 @@ EXPERIMENT = Experiment(
     title="figure 4 of SAME: refusing and charging by a score's rank in honest traffic",
     scales={
         "smoke": Setting(
-            datasets=("mnist",), plans=dict(SMOKE), budget=40, refused=(5,), workers=1
+            datasets=("mnist",), plans=dict(SMOKE), budget=40, refused=(5,), live=0, workers=1
         ),
         "cpu": Setting(),
         "gpu": Setting(plans=dict(GPU), workers=1),
     },
     measure=measure,
-    promises=tuple(
-        f"successful.{dataset}.{mode}.{detector}.{user}"
-        for dataset in ("mnist", "cifar10")
-        for mode in ("refuse*", "puzzle")
-        for detector in ("same", "oe", "edm")
-        for user in (HONEST, "jbda", "knockoff", "dfme_untrained")
+    promises=(
+        *(
+            f"successful.{dataset}.{mode}.{detector}.{user}"
+            for dataset in ("mnist", "cifar10")
+            for mode in ("refuse*", "puzzle")
+            for detector in ("same", "oe", "edm", "fused")
+            for user in (HONEST, "jbda", "knockoff", "dfme_untrained")
+        ),
+        "live.mnist.same.answered.*",
+        "live.mnist.fused.answered.*",
+        "live.mnist.alarm.*",
     ),
 )

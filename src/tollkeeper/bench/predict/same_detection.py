@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 
 import numpy as np
 
@@ -20,16 +19,21 @@ from tollkeeper.bench.predict.accounts import HONEST, judged, watchers
 from tollkeeper.bench.predict.beside import beside
 from tollkeeper.bench.predict.defenders import FLOORS
 from tollkeeper.bench.predict.deployment import Deployment, deploy, places
-from tollkeeper.bench.predict.figures import Judged, judge
+from tollkeeper.bench.predict.figures import AT_ONE_PERCENT, Judged, curve, judge
 from tollkeeper.bench.predict.jobs import Job, Part, run_parts
 from tollkeeper.bench.predict.metrics import accuracy
 from tollkeeper.bench.predict.plan import CPU, GPU, SMOKE, Plan
 from tollkeeper.bench.predict.speed import speeds
-from tollkeeper.bench.predict.streams import ADAPTIVE, THIEVES, Stream
+from tollkeeper.bench.predict.streams import ADAPTIVE, OTHERS, THIEVES, Stream
 from tollkeeper.types import Scores
 
-LEARNED = ("same", "same-x", "same-y", "oe", "edm", "fdinet")
-RIVALS = ("oe", "edm")
+LEARNED = ("same", "same-x", "same-y", "oe", "edm", "fdinet", "fused")
+FUSED = "fused"
+PUBLISHED = ("auroc", "aupr", "fpr95")
+BRIEF = (*PUBLISHED, "tpr_at_1pct")
+FULL = (*PUBLISHED, "average_precision", "tpr_at_1pct", "tpr_at_01pct")
+"""Which of `metrics.FIGURES` are kept: of seeds that count, of thieves who adapt, of the others."""
+
 CURVE = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 """False alarms at which ROC curves are read."""
 
@@ -67,15 +71,19 @@ def run(job: Job) -> Part:
     )
     part.tell("honest scores")
     honest, drawing = made.honest_scores(), rng.spawn(1)[0]
+    part.facts |= {"roc_at": CURVE, "roc": {}}
     users = {HONEST: (made.scene.honest, made.answers)}
     asked = dict.fromkeys(made.present(THIEVES), job.plan.budgets)
-    asked |= dict.fromkeys(made.present(ADAPTIVE), (job.plan.adaptive,))
+    asked |= dict.fromkeys(made.present({**ADAPTIVE, **OTHERS}), (job.plan.adaptive,))
     for name, budgets in asked.items():
         part.tell(f"thief {name}")
         stream = made.stream(name, max(budgets))
+        part.tell("scores")
+        scored = _Scored(stream, honest, made.scores(stream.images, stream.answers))
         part.tell("figures")
-        part.metrics |= _judged(made, stream, honest, budgets, drawing)
+        part.metrics |= _judged(made, scored, budgets, drawing)
         part.metrics |= _copied(job.dataset, stream)
+        part.facts["roc"][name] = scored.curves()
         users[name] = stream.images, stream.answers
     part.tell("accounts")
     watching = watchers(made, drawing)
@@ -86,40 +94,68 @@ def run(job: Job) -> Part:
     return part.done()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scored:
+    """One thief's queries with everybody's scores.
+
+    Attributes:
+        stream: what was asked.
+        honest: detector to scores of honest queries.
+        malicious: detector to scores of the thief's.
+    """
+
+    stream: Stream
+    honest: Mapping[str, Scores]
+    malicious: Mapping[str, Scores]
+
+    def at(self, budget: int, *, seeds: bool) -> tuple[dict[str, Scores], dict[str, Scores]]:
+        """Return the scores of as many honest queries as the thief's budget, and of the thief's."""
+        chosen = places(self.stream, budget, seeds=seeds)
+        return (
+            {name: scores[:budget] for name, scores in self.honest.items()},
+            {name: scores[chosen] for name, scores in self.malicious.items()},
+        )
+
+    def curves(self) -> dict[str, list[float]]:
+        """Return the ROC curve of each detector, of all queries, the seeds left out."""
+        honest, malicious = self.at(len(self.stream.images), seeds=False)
+        return {name: curve(honest[name], malicious[name], CURVE) for name in malicious}
+
+
 def _judged(
-    made: Deployment,
-    stream: Stream,
-    honest: Mapping[str, Scores],
-    budgets: Sequence[int],
-    rng: np.random.Generator,
+    made: Deployment, scored: _Scored, budgets: Sequence[int], rng: np.random.Generator
 ) -> dict[str, Metric]:
     """Return the figures of one thief at each budget, with and without its seeds."""
-    malicious = made.scores(stream.images, stream.answers)
     found: dict[str, Metric] = {}
-    for budget, counted in product(budgets, (False, True) if stream.seeds else (False,)):
-        attack = stream.name + ("_all" if counted else "")
-        chosen = places(stream, budget, seeds=counted)
-        seen = judge(
-            {name: scores[:budget] for name, scores in honest.items()},
-            {name: scores[chosen] for name, scores in malicious.items()},
-            resamples=made.plan.resamples,
-            rng=rng,
-        )
+    name = scored.stream.name
+    for budget in budgets:
         path = f"{made.scene.dataset}.{budget}"
-        found |= {**seen.metrics(path, attack), **_orders(seen, path, attack)}
+        honest, malicious = scored.at(budget, seeds=False)
+        seen = judge(honest, malicious, resamples=made.plan.resamples, rng=rng)
+        found |= seen.metrics(path, name, only=FULL if name in THIEVES else BRIEF)
+        found |= _orders(seen, path, name)
+        if scored.stream.seeds and name in THIEVES:
+            honest, malicious = scored.at(budget, seeds=True)
+            seen = judge(honest, malicious, resamples=made.plan.resamples, rng=rng)
+            found |= seen.metrics(path, f"{name}_all", only=PUBLISHED)
     return found
 
 
 def _orders(seen: Judged, path: str, attack: str) -> dict[str, Metric]:
-    """Return by how much which detector is above which, in AUROC."""
+    """Return by how much which detector is above which, in AUROC, and the fused one at 1%."""
     learned = [name for name in LEARNED if name in seen.values]
     found = {
         f"above_floors.{path}.{name}.{attack}": seen.above_best(name, FLOORS) for name in learned
     }
-    for rival in RIVALS:
-        found[f"above.{path}.same_over_{rival}.{attack}"] = seen.above("same", rival)
-    found[f"above.{path}.oe_over_edm.{attack}"] = seen.above("oe", "edm")
-    found[f"above.{path}.same_over_same-x.{attack}"] = seen.above("same", "same-x")
+    pairs = [("same", "same-x"), (FUSED, "same")]
+    if attack in THIEVES:
+        pairs += [("same", "oe"), ("same", "edm"), ("oe", "edm")]
+        pairs += [(FUSED, rival) for rival in (*learned, *FLOORS) if rival not in {"same", FUSED}]
+    for one, other in pairs:
+        pair = f"{path}.{one}_over_{other}.{attack}"
+        found[f"above.{pair}"] = seen.above(one, other)
+        if one == FUSED:
+            found[f"tpr_at_fpr1_above.{pair}"] = seen.above(one, other, figure=AT_ONE_PERCENT)
     return found
 
 
@@ -177,5 +213,25 @@ EXPERIMENT = Experiment(
         "alarmed.*.prada.*",
         "alarmed.*.seat.*",
     ),
+    attacks={
+        name: f"copy_accuracy.mnist.*.{thief}"
+        for name, thief in {
+            "jbda": "jbda",
+            "jbda-half": "jbda_half_step",
+            "jbda-strokes": "jbda_strokes",
+            "jbda-papernot": "jbda_papernot",
+            "t-random": "t_rnd",
+            "t-random-iterated": "t_rnd_iterated",
+            "knockoff": "knockoff",
+            "knockoff-adaptive": "knockoff_adaptive",
+            "copycat": "copycat",
+            "dfme": "dfme_untrained",
+            "maze": "maze_untrained",
+            "active-thief": "active_thief",
+            "active-thief-center": "active_thief_center",
+            "active-thief-dfal": "active_thief_dfal",
+            "active-thief-both": "active_thief_both",
+        }.items()
+    },
     report=beside,
 )

@@ -22,7 +22,7 @@ from tollkeeper.bench.predict.ratios import ratios
 from tollkeeper.types import Scores
 
 MIXED = ("jbda", "knockoff", "dfme_untrained")
-FITTED = ("floors", "same")
+FITTED = ("floors", "same", "fused")
 
 
 @dataclass(frozen=True, slots=True)

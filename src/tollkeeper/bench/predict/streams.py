@@ -8,16 +8,19 @@ pairs: it was asked of the plain victim, also where a detector brings a victim o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tollkeeper.attacks.base import Attack
+from tollkeeper.attacks.classifier import presets
 from tollkeeper.attacks.classifier.copies import Conv3Copy
+from tollkeeper.attacks.classifier.copies import Copying as ClassifierAttack
 from tollkeeper.attacks.classifier.dfme import DFME
-from tollkeeper.attacks.classifier.jbda import JBDA, STEP, TRandom
-from tollkeeper.attacks.classifier.knockoff import Knockoff
+from tollkeeper.attacks.classifier.jbda import JBDA, STEP, Augmenting, TRandom
+from tollkeeper.attacks.classifier.knockoff import AdaptiveKnockoff, Knockoff
+from tollkeeper.attacks.classifier.presets import for_two_cores
 from tollkeeper.attacks.classifier.recorder import Recorder
 from tollkeeper.attacks.classifier.rendering import Rendering
 from tollkeeper.bench.predict.metrics import accuracy, agreement
@@ -164,6 +167,37 @@ nothing can be told apart; `insider_emnist` asks the same images drawn as EMNIST
 thief needs, to show what of a detection is of the drawing."""
 
 
+def _preset(make: Callable[[], ClassifierAttack]) -> Callable[[World], Attack]:
+    """Return an attack of the product as two cores train it."""
+
+    def small(world: World) -> Attack:
+        network = Conv3Copy(world.copying.width)
+        found = for_two_cores(make(), epochs=world.copying.epochs, network=network)
+        if isinstance(found, AdaptiveKnockoff):
+            found = replace(found, labels=world.scene.pool_labels)
+        if isinstance(found, Augmenting):
+            found = replace(found, seeds=len(world.scene.seeds))
+        return found
+
+    return small
+
+
+OTHERS: Mapping[str, Thief] = {
+    "knockoff_adaptive": Thief(_preset(presets.knockoff_adaptive), _pool, only="mnist"),
+    "copycat": Thief(_preset(presets.copycat), _pool, only="mnist"),
+    "jbda_papernot": Thief(_preset(presets.jbda_papernot), _seeds, seeded=True, only="mnist"),
+    "t_rnd_iterated": Thief(_preset(presets.t_random_iterated), _seeds, seeded=True, only="mnist"),
+    "maze_untrained": Thief(_preset(presets.maze), _pool, only="mnist"),
+    "active_thief": Thief(_preset(presets.active_thief), _pool, only="mnist"),
+    "active_thief_center": Thief(_preset(presets.active_thief_k_center), _pool, only="mnist"),
+    "active_thief_dfal": Thief(_preset(presets.active_thief_dfal), _pool, only="mnist"),
+    "active_thief_both": Thief(_preset(presets.active_thief_both), _pool, only="mnist"),
+}
+"""Published thieves whom the SAME paper does not judge, at one budget."""
+
+EVERYONE: Mapping[str, Thief] = {**THIEVES, **ADAPTIVE, **OTHERS}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Stream:
     """What one thief asked.
@@ -221,7 +255,7 @@ def ask(
 
     Args:
         name: of the thief.
-        thief: of `THIEVES` or `ADAPTIVE`.
+        thief: of `EVERYONE`.
         world: what it has.
         victim: whom it asks.
         budget: queries; a thief with fewer images asks those.
