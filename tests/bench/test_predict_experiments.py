@@ -116,12 +116,13 @@ def test_accounts_are_cut_and_judged_by_their_last_score(drawn: Load) -> None:
     found = accounts.judged(made, watching, many, rng=rng)  # type: ignore[arg-type]
     assert found["alarmed.mnist.accounts50.seat.same_picture"].value == 1
     assert found["alarmed.mnist.accounts50.prada.honest"].value == 0
+    assert "alarmed.mnist.accounts50.history.honest" in found
     assert found["auroc.mnist.accounts50.seat.same_picture"].value == 1
     assert not any("accounts100" in name for name in found)
 
 
 def accounts_deployment(plan: Any) -> Any:
-    """Return a deployment without fitted detectors."""
+    """Return a deployment with the fused score."""
     from tollkeeper.bench.predict.deployment import deploy
 
     return deploy(
@@ -131,7 +132,7 @@ def accounts_deployment(plan: Any) -> Any:
         clock=lambda: 0.0,
         tell=lambda _: None,
         data={},
-        names=(),
+        names=("same", "fused"),
     )
 
 

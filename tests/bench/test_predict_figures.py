@@ -88,12 +88,16 @@ def test_ours_stand_beside_the_published_and_verdicts_come_from_intervals() -> N
             "above.mnist.1000.same_over_oe.jbda": share(0.4, 0.38, 0.42),
             "above.mnist.1000.oe_over_edm.jbda": share(0.01, -0.02, 0.03),
             "train_s.mnist.same": share(300),
+            "auroc.mnist.1000.same.insider": share(0.503),
+            "auroc.mnist.accounts50.prada.jbda": share(0.123),
         }
     )
     assert "in place of EMNIST digits" in shown
     assert "| `same` | 94.2 / 93.1 / 25.2 [93.3 / 93.0 / 27.4] |" in shown
     assert "| `pixel-share` | 100.0 |" in shown
     assert "84.4" not in shown
+    assert "12.3" not in shown
+    assert "| `insider` | 50.3 |  |" in shown
     assert "Not above the best floor: `same` (jbda)." in shown
     assert "AUROC on jbda: same > oe (+38.0 to +42.0); oe = edm (-2.0 to +3.0)." in shown
 

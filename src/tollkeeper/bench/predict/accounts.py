@@ -78,11 +78,8 @@ def judged(
             for name, detector in watching.items():
                 scores = _accounts(detector, queries, size)
                 last.setdefault(user, {})[name] = scores[:, -1]
-                if isinstance(detector, Prada | Seat):
-                    alarms = detector.alarms(scores.ravel()).reshape(scores.shape)
-                    found[f"alarmed.{path}.{name}.{user}"] = _share(
-                        np.any(alarms, axis=1), user, rng
-                    )
+                alarmed = np.any(_alarms(detector, scores), axis=1)
+                found[f"alarmed.{path}.{name}.{user}"] = _share(alarmed, user, rng)
         honest = last.pop(HONEST, {})
         for user, malicious in last.items() if honest else ():
             some = judge(honest, malicious, resamples=made.plan.resamples, rng=rng)

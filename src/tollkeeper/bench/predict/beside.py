@@ -11,6 +11,9 @@ from tollkeeper.bench.predict.scene import CASTS
 _SHOWN = ("auroc", "aupr", "fpr95")
 _PUBLISHED_AS = {"jbda": "jbda", "knockoff": "knockoff", "dfme_untrained": "dfme"}
 _LEFT_OUT = ("_all",)
+_MAIN = ("jbda", "t_rnd", "knockoff", "dfme_untrained")
+"""Thieves with a column; the others have a line each, and no order of detectors below."""
+
 
 Cells = dict[tuple[str, int, str], dict[str, dict[str, Metric]]]
 
@@ -29,15 +32,22 @@ def beside(metrics: Mapping[str, Metric]) -> str:
     for dataset, budget in dict.fromkeys((key[0], key[1]) for key in cells):
         rows = {key[2]: found for key, found in cells.items() if key[:2] == (dataset, budget)}
         attacks = list(dict.fromkeys(attack for found in rows.values() for attack in found))
-        lines = [
-            [f"`{name}`", *(_cell(dataset, budget, name, attack, found) for attack in attacks)]
-            for name, found in rows.items()
-        ]
-        parts.append(
-            f"{_title(dataset, budget)}\n\n"
-            + markdown(["", *attacks], lines)
-            + "".join(f"\n\n{line}" for line in _verdicts(metrics, f"{dataset}.{budget}"))
-        )
+        parts.append(_title(dataset, budget))
+        shown = [one for one in attacks if one in _MAIN]
+        if shown:
+            lines = [
+                [f"`{name}`", *(_cell(dataset, budget, name, attack, found) for attack in shown)]
+                for name, found in rows.items()
+            ]
+            parts.append(markdown(["", *shown], lines))
+        others = [one for one in attacks if one not in _MAIN]
+        if others:
+            lines = [
+                [f"`{one}`", *(_cell(dataset, budget, name, one, rows[name]) for name in rows)]
+                for one in others
+            ]
+            parts.append(markdown(["", *(f"`{name}`" for name in rows)], lines))
+        parts.extend(_verdicts(metrics, f"{dataset}.{budget}"))
     return "\n\n".join(parts)
 
 
@@ -47,6 +57,8 @@ def _cells(metrics: Mapping[str, Metric]) -> Cells:
         figure, *path = name.split(".")
         if figure in _SHOWN and len(path) == 4 and not path[3].endswith(_LEFT_OUT):
             dataset, budget, detector, attack = path
+            if not budget.isdigit():
+                continue  # Of accounts, not of queries.
             row = found.setdefault((dataset, int(budget), detector), {})
             row.setdefault(attack, {})[figure] = metric
     return found
@@ -90,8 +102,8 @@ def _verdicts(metrics: Mapping[str, Metric], path: str) -> Iterator[str]:
         yield f"Not above the best floor: {listed or 'none'}."
     orders: dict[str, list[str]] = {}
     for name, metric in metrics.items():
-        if name.startswith(f"above.{path}."):
-            pair, attack = name.removeprefix(f"above.{path}.").rsplit(".", 1)
+        pair, _, attack = name.removeprefix(f"above.{path}.").rpartition(".")
+        if name.startswith(f"above.{path}.") and attack in _MAIN:
             orders.setdefault(attack, []).append(_order(pair, metric))
     for attack, found in orders.items():
         yield f"AUROC on {attack}: {'; '.join(found)}."

@@ -212,6 +212,7 @@ EXPERIMENT = Experiment(
         "cost_over_victim.*",
         "alarmed.*.prada.*",
         "alarmed.*.seat.*",
+        "alarmed.*.history.*",
     ),
     attacks={
         name: f"copy_accuracy.mnist.*.{thief}"
