@@ -117,7 +117,7 @@ _PHOTOS = Plan(
     ),
     Training(epochs=16, augment=True),
     Fitting(
-        mae_epochs=20,
+        mae_epochs=16,
         mae_warmup=2,
         fused_patch=8,
         auxiliary_epochs=4,

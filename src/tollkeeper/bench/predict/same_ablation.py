@@ -53,12 +53,16 @@ class Setting:
     plans: dict[str, Plan] = field(
         default_factory=lambda: {
             "mnist": CPU["mnist"],
-            "cifar10": replace(CPU["cifar10"], sizes=replace(CPU["cifar10"].sizes, train=7000)),
+            "cifar10": replace(
+                CPU["cifar10"],
+                sizes=replace(CPU["cifar10"].sizes, train=7000),
+                budgets=(2000,),
+            ),
         }
     )
-    epochs: int = 16
+    epochs: int = 12
     snapshots: tuple[int, ...] = (1, 2, 4, 8)
-    widths: tuple[int, ...] = (16, 32, 128)
+    widths: tuple[int, ...] = (16, 32, 96)
     alphas: tuple[int, ...] = (0, 50, 90, 99, 100)
     scoring: tuple[int, ...] = (50, 75)
     workers: int = 2
