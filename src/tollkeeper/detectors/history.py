@@ -194,7 +194,8 @@ def payoffs(rarity: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     pays = [np.mean([(rarity <= t) / t for t in band], axis=0) for band in BANDS]
     factors = np.stack([1 + stake * (pay - 1) for stake in STAKES for pay in pays], axis=1)
-    return np.minimum(factors, MOST_GAIN)
+    cut: NDArray[np.float64] = np.minimum(factors, MOST_GAIN)
+    return cut
 
 
 def upper_limits(n: int, *, confidence: float = CONFIDENCE) -> NDArray[np.float64]:
