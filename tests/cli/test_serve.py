@@ -199,3 +199,13 @@ def test_the_example_is_what_the_encoder_takes() -> None:
     assert _example({"tokens"}) == [1, 2, 3]
     image = decode_data_uri(str(_example({"image"})), limits=Limits())
     assert image.shape == (1, 1, 3)
+
+
+def test_the_printed_line_of_a_classifier_works(serve: Any) -> None:
+    """A first start with a classifier prints a request that is answered."""
+    text = serve("--encoder", "none", "--classifier", "builtin:digits").text
+    (line,) = re.findall(r"^curl .*$", text, re.MULTILINE)
+    _, url, _, authorization, _, kind, _, body = shlex.split(line)
+    headers = dict(one.split(": ") for one in (authorization, kind))
+    reply = httpx2.post(url, content=body, headers=headers)
+    assert len(reply.json()["data"][0]["top"]) == 3
