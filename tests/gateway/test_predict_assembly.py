@@ -14,7 +14,7 @@ from tollkeeper.detectors.fused import Fused
 from tollkeeper.detectors.history import History
 from tollkeeper.detectors.same import Same
 from tollkeeper.encoders.classifiers.load import load_classifier
-from tollkeeper.errors import ConfigurationError
+from tollkeeper.errors import ConfigurationError, EncoderError
 from tollkeeper.gateway.assembly import served_encoder
 from tollkeeper.gateway.predict_assembly import evidence_of, make_classifier, make_evidence
 from tollkeeper.gateway.settings import Settings
@@ -114,6 +114,18 @@ def test_a_built_in_classifier_can_do_without_detectors() -> None:
     """`none` is no file."""
     settings = Settings(classifier="builtin:digits", detector="none")
     assert make_evidence(settings, load_classifier("builtin:digits")).detector is None
+
+
+def test_rows_that_are_no_probabilities_end_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Python classifier is asked once before anybody is served."""
+    lines = "import numpy as np\n\ndef f(x):\n    return np.full((len(x), 2), 0.9)\n"
+    lines += "f.classes, f.input_shape = ('a', 'b'), (1, 4, 4)\n"
+    (tmp_path / "wide_rows.py").write_text(lines)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(EncoderError, match="sum"):
+        make_classifier(Settings(classifier="python:wide_rows:f"))
 
 
 def test_no_encoder_and_no_classifier_is_nothing_to_serve() -> None:

@@ -129,3 +129,14 @@ def test_a_given_master_key_makes_no_file_and_needs_no_folder(tmp_path: Path) ->
     assert stores.master == bytes.fromhex("ab" * 32)
     assert sorted(path.suffix for path in folder.glob("*.sqlite3")) == [".sqlite3"]
     assert not (folder / "master.key").exists()
+
+
+def test_violations_are_told_in_words_of_the_file() -> None:
+    """A field that does not exist and a mapping for a list are named without Python's words."""
+    plans = {"p": {"predictions": {"outputs": [{"blur": 1}]}}, "q": {"canary": {"a": 1}}}
+    with pytest.raises(ConfigurationError) as caught:
+        load(plans=plans)
+    text = str(caught.value)
+    assert "outputs.0.blur: there is no such setting" in text
+    assert "plans.q.canary: expected a list, got dict" in text
+    assert "Value error" not in text

@@ -72,7 +72,9 @@ def fit(
         known = read_labels(labels, count=len(images), classes=victim.dim)
     elif known is not None and known.max() >= victim.dim:
         known = None  # A data set of other classes than the classifier's.
-    others = None if auxiliary is None else read_pictures(auxiliary, shape, model=victim.name)[0]
+    others = None
+    if auxiliary is not None:
+        others, _ = read_pictures(auxiliary, shape, model=victim.name, scaled=True)
     try:
         from tollkeeper.detectors.lab.bundling import fit_bundle, recipe_for
     except ModuleNotFoundError as error:

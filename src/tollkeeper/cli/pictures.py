@@ -13,7 +13,7 @@ from tollkeeper.types import Images
 
 
 def read_pictures(
-    named: str, shape: tuple[int, int, int], *, model: str
+    named: str, shape: tuple[int, int, int], *, model: str, scaled: bool = False
 ) -> tuple[Images, NDArray[np.int64] | None]:
     """Read what a name on the command line stands for.
 
@@ -23,6 +23,7 @@ def read_pictures(
             whose split is `test` unless told.
         shape: (c, h, w) of the classifier.
         model: its name, for messages.
+        scaled: bring pictures that are not tensors to the classifier's size.
 
     Returns:
         (n, c, h, w) float32 in [0, 1], and (n,) labels where it is a data set that has them.
@@ -39,7 +40,12 @@ def read_pictures(
             items = _files(path)
         else:
             items, labels = _data_set(named)
-        pictures = canonical(items, shape, name=model)
+        if scaled and items[0].dtype == np.uint8:
+            from tollkeeper.bench.predict.theft import tensors
+
+            pictures = tensors(items, shape)
+        else:
+            pictures = canonical(items, shape, name=model)
     except InputError as error:
         raise ConfigurationError(f"{named}: {error.message}") from error
     except (OSError, ValueError, EOFError) as error:

@@ -214,8 +214,9 @@ def _decoded(base64: bytes, size: int, index: int) -> NDArray[np.float32]:
 def _checked(values: NDArray[np.float32], index: int) -> NDArray[np.float32]:
     """Return numbers of which all are from 0 to 1."""
     if not (values.min() >= 0 and values.max() <= 1):  # NaN too
+        advice = "; divide pixels by 255" if values.max() > 1 else ""
         raise bad_input(
             f"expected numbers from 0 to 1 and no NaN at input[{index}], got {values.min():g} to "
-            f"{values.max():g}; divide pixels by 255"
+            f"{values.max():g}{advice}"
         )
     return values + np.float32(0)  # zero has two signs and means the same

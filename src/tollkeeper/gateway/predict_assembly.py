@@ -15,7 +15,7 @@ from tollkeeper.challenge.protocol import Issuer
 from tollkeeper.challenge.puzzle import SHA_256
 from tollkeeper.detectors.base import Detector
 from tollkeeper.detectors.builtin import builtin_bundle_path
-from tollkeeper.detectors.bundle import Bundle, Victim, load_bundle
+from tollkeeper.detectors.bundle import Bundle, Victim, load_bundle, probe_for
 from tollkeeper.detectors.choosing import NO_DETECTOR, chosen, located
 from tollkeeper.detectors.packing import pack
 from tollkeeper.encoders.classifiers.base import Classifier
@@ -50,6 +50,7 @@ def make_classifier(settings: Settings) -> Classifier | None:
     Raises:
         ConfigurationError: the SPEC is unknown or the classifier cannot be loaded, or a detector
             is named without one, or there is no encoder either.
+        EncoderError: a Python classifier does not answer with probabilities.
     """
     if settings.classifier is None:
         if settings.encoder == NO_ENCODER:
@@ -61,13 +62,16 @@ def make_classifier(settings: Settings) -> Classifier | None:
             )
         return None
     key = settings.upstream_api_key
-    return load_classifier(
+    found = load_classifier(
         settings.classifier,
         threads=settings.encoder_threads,
         api_key=key.get_secret_value() if key else None,
         timeout_s=settings.upstream_timeout_s,
         concurrency=settings.upstream_concurrency,
     )
+    if settings.classifier.startswith("python:") and found.input_shape is not None:
+        found.embed(probe_for(found.input_shape))  # Rows that are no probabilities are told now.
+    return found
 
 
 def make_evidence(settings: Settings, classifier: Classifier) -> Evidence:

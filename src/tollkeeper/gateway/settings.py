@@ -188,7 +188,16 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _summary(error: ValidationError) -> str:
     violations = (
-        f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: {item['msg']}"
+        f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: {_words(item)}"
         for item in error.errors()
     )
     return "wrong settings: " + "; ".join(violations)
+
+
+def _words(item: Mapping[str, Any]) -> str:
+    """Return what is wrong in words of this file's format, not of Python."""
+    if item["type"] == "extra_forbidden":
+        return "there is no such setting"
+    if item["type"] == "tuple_type":
+        return f"expected a list, got {type(item['input']).__name__}"
+    return str(item["msg"]).removeprefix("Value error, ")
