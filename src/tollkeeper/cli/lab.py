@@ -152,7 +152,7 @@ def plot_result(
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="SVG file to write.")],
 ) -> None:
-    """Draw a result: guard-coverage, guard-figures or guard-windows."""
+    """Draw the result of an experiment that has a picture."""
     from tollkeeper.bench.experiment import read_result
     from tollkeeper.bench.plots import draw
 
