@@ -37,8 +37,8 @@ Honest scores, for those who set thresholds by score:
 {thresholds}
 
 Accounts: the test images were dealt out to {accounts} honest ones of {of:,} each, of which {false} ever
-reached the alarm of {alarm:.0%}. So few say little: {unseen:.0%} could pass unseen one time in twenty; what
-holds the rate is the law of `history`. Ten accounts that ask all test images of one digit each are no draws from that
+reached the alarm of {alarm:.0%}. So few show little: a true rate of {unseen:.0%} would leave all of them quiet
+one time in twenty. Ten accounts that ask all test images of one digit each are no draws from that
 traffic, so the alarm's rate is not promised for them; of the ten it was reached by {one_digit}.
 
 Median query at which a thief is caught at that alarm, by the share of EMNIST
