@@ -179,6 +179,28 @@ def test_defenders_networks_are_trained_as_the_victim_is() -> None:
     assert all(one.shape == image.shape for one in moved)
 
 
+@pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
+def test_images_like_the_honest_ones_are_not_told_apart(drawn: Load, dataset: str) -> None:
+    """No detector separates an insider's images: the parts of a scene do not leak into scores."""
+    from tollkeeper.bench.predict.deployment import deploy
+    from tollkeeper.bench.predict.metrics import figures
+
+    tiny = SMOKE[dataset]
+    made = deploy(
+        dataset,
+        replace(tiny, sizes=replace(tiny.sizes, train=100, honest=300, calibration=0, insider=400)),
+        rng=np.random.default_rng(0),
+        clock=lambda: 0.0,
+        tell=lambda _: None,
+        data={},
+    )
+    insider = made.scene.insider
+    asked = made.scores(insider, made.victim.embed(insider))
+    for name, honest in made.honest_scores().items():
+        # Three standard errors of 300 against 400.
+        assert abs(figures(honest, asked[name])["auroc"] - 0.5) < 0.067, name
+
+
 def test_budgets_without_as_many_honest_users_are_refused() -> None:
     """Sizes that cannot be judged are refused before anything is loaded."""
     plans = {"mnist": replace(SMOKE["mnist"], budgets=(40, 5000))}
