@@ -10,6 +10,10 @@ import numpy as np
 import pytest
 
 from tollkeeper.detectors.bundle import Bundle, probe_for
+from tollkeeper.detectors.fused import Fused
+from tollkeeper.detectors.history import History
+from tollkeeper.detectors.same import Same
+from tollkeeper.encoders.classifiers.load import load_classifier
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.gateway.assembly import served_encoder
 from tollkeeper.gateway.predict_assembly import evidence_of, make_classifier, make_evidence
@@ -77,7 +81,7 @@ def test_an_account_detector_that_names_no_threshold_is_refused() -> None:
 
 def test_a_detector_alone_is_refused(tmp_path: Path) -> None:
     """A detector file needs a classifier to look at."""
-    settings = Settings(detector=tmp_path / "x")
+    settings = Settings(detector=str(tmp_path / "x"))
     with pytest.raises(ConfigurationError, match="name a classifier"):
         make_classifier(settings)
 
@@ -87,6 +91,29 @@ def test_without_a_file_there_is_no_detector() -> None:
     evidence = make_evidence(Settings(encoder="none", classifier="onnx:x"), TOY)
     assert (evidence.detector, evidence.account) == (None, None)
     assert evidence.fingerprint.startswith("p")
+
+
+def test_another_detector_of_the_file_is_used_and_followed() -> None:
+    """`FILE#NAME` ranks by that detector, and accounts are followed by its scores too."""
+    digits = load_classifier("builtin:digits")
+    usual, other = (
+        make_evidence(Settings(classifier="builtin:digits", detector=spec), digits)
+        for spec in (None, "builtin:digits#same")
+    )
+    assert isinstance(usual.detector, Fused)
+    assert isinstance(other.detector, Same)
+    assert isinstance(other.account, History)
+    assert other.account.detector is other.detector
+    assert other.follow == other.account.follow
+    assert usual.fingerprint != other.fingerprint
+    with pytest.raises(ConfigurationError, match="expected a detector of fused, same"):
+        make_evidence(Settings(classifier="builtin:digits", detector="builtin:digits#sane"), digits)
+
+
+def test_a_built_in_classifier_can_do_without_detectors() -> None:
+    """`none` is no file."""
+    settings = Settings(classifier="builtin:digits", detector="none")
+    assert make_evidence(settings, load_classifier("builtin:digits")).detector is None
 
 
 def test_no_encoder_and_no_classifier_is_nothing_to_serve() -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -44,6 +45,7 @@ class Deployment:
         window_since: start of the first window since windows were turned on; sketches from
             before count as of that one.
         predictions: fingerprint of the classifier and its detectors; empty without one.
+        alarms: by plan, the suspicion at which accounts of predictions get nothing new.
     """
 
     model: str
@@ -58,6 +60,7 @@ class Deployment:
     refuses: bool = True
     window_since: float = 0.0
     predictions: str = ""
+    alarms: Mapping[str, float] = field(default_factory=dict)
 
     def save(self, data_dir: Path) -> None:
         """Write `deployment.json`.

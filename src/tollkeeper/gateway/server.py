@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -38,7 +39,7 @@ from tollkeeper.gateway.places import Allowance, Places
 from tollkeeper.gateway.plans import Plans
 from tollkeeper.gateway.pools import Deployment, check_unchanged
 from tollkeeper.gateway.predict_assembly import make_evidence
-from tollkeeper.gateway.predict_tariff import Evidence
+from tollkeeper.gateway.predict_tariff import Evidence, alarms_of
 from tollkeeper.gateway.service import Guarded, Service
 from tollkeeper.gateway.settings import Settings
 from tollkeeper.gateway.stores import Stores
@@ -130,7 +131,9 @@ class Gateway:
             body_timeout_s=settings.body_timeout_s,
         )
         check_unchanged(previous, deployment, accepted=settings.accept_new_guard)
-        deployment.save(settings.data_dir)
+        self._evidence = evidence
+        self._deployment, self._data_dir = deployment, settings.data_dir
+        self._keep_deployment()
         token = settings.admin_token.get_secret_value() if settings.admin_token else None
         self._operator.check_plans(self._operator.plans)
         self._operator.unite_pools()
@@ -216,8 +219,16 @@ class Gateway:
         for line in self._lines:
             line.service.admission.plans = plans
         self._operator.plans = plans
+        self._keep_deployment()
         self._warn_of_plans()
         _log.warning("plans.reloaded default=%s", settings.plan)
+
+    def _keep_deployment(self) -> None:
+        """Write down what is served, with what the plans mean for it."""
+        alarms = alarms_of(self._operator.plans, self._evidence)
+        self._operator.alarms = alarms
+        self._deployment = replace(self._deployment, alarms=alarms)
+        self._deployment.save(self._data_dir)
 
     def _warn_of_plans(self) -> None:
         """Say which plans cannot do what they say, and whose plan is not written."""
