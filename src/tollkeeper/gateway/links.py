@@ -317,12 +317,12 @@ class Links:
     def _unite_in(self, archive: Keeper, pool: str, names: Sequence[str], *, by: str) -> None:
         def union(entry: Entry, at: float) -> _Change:
             own = [self._entry(name, archive) for name in names]
-            kept = [archive.load(one.sketch, at=at) for one in (entry, *own)]
+            joint, *kept = (archive.load(one.sketch, at=at) for one in (entry, *own))
             # What is charged to a linked tenant is charged to its pool too, so what the pool
             # lacks is what was charged elsewhere.
             charge = max(0.0, math.fsum(one.spent for one in own) - entry.spent)
             inputs = max(0, sum(one.queries for one in own) - entry.queries)
-            return archive.united(*kept), charge, inputs
+            return archive.joined(joint, kept), charge, inputs
 
         self._commit(archive, pool, f"link:{pool}<-{','.join(names)}", union, by=by)
 
