@@ -51,7 +51,7 @@ from tollkeeper.testing.predictions import (
     ToyClassifier,
     pictures,
 )
-from tollkeeper.types import Account, Entry, Images, Probabilities, Scores
+from tollkeeper.types import Account, Entry, Images, Probabilities, Record, Scores
 
 TOY = ToyClassifier()
 SECRET = bytes(range(32))
@@ -304,6 +304,80 @@ def test_a_request_does_not_run_past_the_alarm() -> None:
     with pytest.raises(BudgetExhausted):
         shop.ask(pictures(1))
     assert (shop.entry().spent, shop.entry().queries) == (0, 0)
+
+
+class Wave(BrightnessCounter):
+    """Finds an account suspicious for as long as what it asks is bright."""
+
+    def update(self, state: bytes, inputs: Images, outputs: Probabilities) -> tuple[Scores, bytes]:
+        return 4.0 * (inputs.mean(axis=(1, 2, 3), dtype=np.float64) > 0.8), state
+
+
+def test_the_alarm_holds_in_the_middle_of_a_request() -> None:
+    """What is asked behind the alarm is refused, though suspicion falls again, and it stays."""
+    shop = Shop(plan(alarm=0.01), evidence=replace(EVIDENCE, account=Wave()))
+    with pytest.raises(BudgetExhausted):
+        shop.ask([*bright(1), *pictures(2)])
+    assert (shop.suspicion(), shop.entry().spent) == (4, 0)
+    with pytest.raises(BudgetExhausted):
+        shop.ask(pictures(1, seed=5))
+
+
+def test_an_account_detector_sees_what_is_new_and_nothing_else() -> None:
+    """Of old and new inputs together it gets the new ones, in their order, with their answers."""
+    seen = []
+
+    class Spy(BrightnessCounter):
+        def update(
+            self, state: bytes, inputs: Images, outputs: Probabilities
+        ) -> tuple[Scores, bytes]:
+            seen.append((inputs.tobytes(), outputs.tobytes()))
+            return super().update(state, inputs, outputs)
+
+    shop = Shop(evidence=replace(EVIDENCE, account=Spy()))
+    old, new = pictures(2), pictures(2, seed=1)
+    shop.ask(old)
+    shop.ask([old[0], new[0], old[1], new[1], new[0]])
+    assert seen == [(one.tobytes(), TOY.embed(one).tobytes()) for one in (old, new)]
+
+
+def test_a_linked_tenant_takes_along_what_it_was_refused() -> None:
+    """Parted from its pool, it is as suspicious as what it asked itself made it."""
+    shop = Shop(plan(refuse_rank=0.99, alarm=0.01))
+    for seed in range(2):
+        with pytest.raises(InputRefused):
+            shop.ask(bright(1, seed), tenant="a", pool="a/1")
+    shop.ask(pictures(1), tenant="b", pool="a/1")
+    assert [shop.suspicion(pool) for pool in ("a/1", "a", "b")] == [2, 2, 0]
+    with pytest.raises(InputRefused):
+        shop.ask(bright(1, seed=7), tenant="a", pool="a")
+    with pytest.raises(BudgetExhausted):
+        shop.ask(pictures(1, seed=3), tenant="a", pool="a")
+
+
+def test_an_alarm_without_an_account_detector_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Where the plan does not write an alarm, its absence is one line in the log."""
+    Shop(evidence=QUERYWISE)
+    assert [row.message.split()[0] for row in caplog.records] == ["predictions.unfollowed:"]
+
+
+def test_suspicion_of_linked_accounts_adds_to_what_is_found() -> None:
+    """What others brought into a pool stays on it while its own suspicion moves."""
+    shop = Shop(plan(alarm=0.01))
+    past = Past(suspicion=2.5, burden=1.5, account=(1).to_bytes(4, "little"))
+    record = _record(shop)
+    shop.ledger.commit(shop.entry().pool, record, past.kept(0.0).sketch.tobytes(), expected=0)
+    shop.ask(pictures(1))
+    assert shop.suspicion() == 2.5
+    shop.ask(bright(1))
+    assert shop.suspicion() == 3.5
+    with pytest.raises(BudgetExhausted):
+        shop.ask(pictures(1, seed=2))
+
+
+def _record(shop: Shop) -> Record:
+    """A record that charges nothing."""
+    return shop.service._blank(0.0, ACCOUNT, "r")
 
 
 def token(header: str) -> str:

@@ -19,7 +19,7 @@ from functools import partial
 from itertools import count
 from typing import Final, Protocol, TypeVar
 
-from tollkeeper.errors import ConfigurationError, ConflictError, UnknownNameError
+from tollkeeper.errors import ConfigurationError, ConflictError, GuardError, UnknownNameError
 from tollkeeper.gateway.archive import Archive, Keeper, Kept
 from tollkeeper.gateway.overlaps import Overlap, overlapping
 from tollkeeper.ledger.base import KeepsTenants, Ledger, Move, MovesTenants, Remembers
@@ -135,6 +135,8 @@ class Links:
     def pardon(self, tenant: Tenant, *, by: str = "operator") -> None:
         """Forget what a tenant covered and how suspicious it was; what it was charged stays.
 
+        A state that is damaged begins anew.
+
         Raises:
             ConflictError: an entry was busy for too long; pardon again.
         """
@@ -151,7 +153,12 @@ class Links:
         for archive in self._served:
 
             def forgotten(entry: Entry, at: float, archive: Keeper = archive) -> _Change:
-                return archive.pardoned(archive.load(entry.sketch, at=at)), 0.0, 0
+                try:
+                    kept = archive.load(entry.sketch, at=at)
+                except GuardError:
+                    # Of a damaged state there is nothing to keep.
+                    kept = archive.load(b"", at=at)
+                return archive.pardoned(kept), 0.0, 0
 
             self._commit(archive, name, f"pardon:{name}", forgotten, by=by)
         if _is_joint(self._tenant(name).pool):

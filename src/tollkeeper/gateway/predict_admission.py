@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -37,6 +38,7 @@ from tollkeeper.types import Account, Images, Probabilities, Scores
 E = TypeVar("E", bound=TollkeeperError)
 
 MOST_TARIFFS = 256
+_log = logging.getLogger("tollkeeper.predictions")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,6 +146,8 @@ class PredictAdmission(BaseAdmission):
         self._response_key = response_key
         self._tariff_of = lru_cache(MOST_TARIFFS)(lambda plan: Tariff.of(plan, evidence))
         self.check(plans)
+        if detector is not None and evidence.account is None:
+            _log.warning("predictions.unfollowed: nothing follows accounts, so no alarm is raised")
 
     def check(self, plans: Plans) -> None:
         """Refuse plans that cannot hold here.
