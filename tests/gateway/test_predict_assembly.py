@@ -82,7 +82,9 @@ def test_an_account_is_followed_by_scores_of_the_same_detector_only() -> None:
 
 
 @pytest.mark.parametrize("purpose", [(), ("predictions",)])
-def test_challenges_of_predictions_are_signed_with_a_key_of_their_own(purpose: tuple[str]) -> None:
+def test_challenges_of_predictions_are_signed_with_a_key_of_their_own(
+    purpose: tuple[str, ...],
+) -> None:
     """A proof for embeddings of a model of the same name pays for no prediction."""
     service = make_predictions(
         TOY,

@@ -257,3 +257,12 @@ def test_an_operator_sees_links_and_pardons_accounts_of_predictions(start_gatewa
     report = live.admin("GET", "/tenants/other").json()
     assert (report["predicted"], report["suspicion"]) == (4.0, 2.0)
     assert live.classify(body_of(pictures(1)), key=other).status_code == 200
+
+
+def test_overlaps_of_embeddings_are_not_looked_for_where_none_are_served(
+    start_gateway: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`link_overlap` is no reason not to start then, and one line in the log says so."""
+    live = start_gateway(classifier=TOY, evidence=evidence(), link_overlap=0.5)
+    assert live.classify(body_of(pictures(1))).status_code == 200
+    assert "links.unwatched" in caplog.text

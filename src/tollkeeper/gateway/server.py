@@ -130,15 +130,18 @@ class Gateway:
             body_timeout_s=settings.body_timeout_s,
         )
         check_unchanged(previous, deployment, accepted=settings.accept_new_guard)
-        deployment.save(settings.data_dir)
         token = settings.admin_token.get_secret_value() if settings.admin_token else None
         self._operator.check_plans(self._operator.plans)
         self._operator.unite_pools()
         self._warn_of_plans()
         self._retention_days = settings.retention_days
-        self._link_overlap = settings.link_overlap
+        self._link_overlap = settings.link_overlap if self._guarded else None
         if self._link_overlap is not None:
             self._operator.check_evidence()
+        elif settings.link_overlap is not None:
+            _log.warning("links.unwatched: link_overlap compares embeddings, and none are served")
+        # Now that nothing can end the start any more.
+        deployment.save(settings.data_dir)
         self.admin_plane = create_admin_app(
             self._operator,
             metrics=metrics,
