@@ -67,8 +67,8 @@ def test_a_bundle_gives_scores_their_meaning() -> None:
     assert evidence.follow is None
 
 
-def test_an_account_is_followed_by_scores_of_the_same_detector_only() -> None:
-    """Scores of another detector mean nothing to it, also of one of the same kind."""
+def test_an_account_is_followed_by_scores_of_the_detector_that_policy_reads() -> None:
+    """Scores of another one mean nothing to it, so its history is made anew for that one."""
     scores = np.linspace(-1, 0, 500)
     whole = replace(
         BUNDLE,
@@ -81,7 +81,10 @@ def test_an_account_is_followed_by_scores_of_the_same_detector_only() -> None:
     follow = evidence_of(whole, TOY, digest=b"").follow
     assert follow is not None
     assert follow(state, found)[0].shape == (1,)
-    assert evidence_of(replace(whole, recommended="two"), TOY, digest=b"").follow is None
+    other = evidence_of(replace(whole, recommended="two"), TOY, digest=b"")
+    assert isinstance(other.account, History)
+    assert other.account.detector is whole.detectors["two"]
+    assert other.follow == other.account.follow
 
 
 @pytest.mark.parametrize("purpose", [(), ("predictions",)])
