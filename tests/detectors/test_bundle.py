@@ -149,7 +149,55 @@ def test_its_own_victim_is_accepted() -> None:
     """The victim that answered the probe is known again, whatever it is called."""
     victim = Linear()
     victim.name = "another-name"
-    made().check_victim(victim)
+    made(graphs={}).check_victim(victim)
+
+
+class Failing(Counter):
+    """Finds what it is told to, or fails."""
+
+    def __init__(self, found: Any) -> None:
+        super().__init__("failing", 1.0, np.ones(1))
+        self.found = found
+
+    def score(self, inputs: Images, outputs: Probabilities) -> Scores:
+        if isinstance(self.found, Exception):
+            raise self.found
+        return np.asarray(self.found)
+
+    def update(self, state: bytes, inputs: Images, outputs: Probabilities) -> tuple[Scores, bytes]:
+        return self.score(inputs, outputs), state
+
+
+@pytest.mark.parametrize(
+    "found", [KeyError("tail"), np.zeros(15), np.full(16, np.nan)], ids=["raises", "few", "nan"]
+)
+@pytest.mark.parametrize("place", ["detector", "account"])
+def test_what_cannot_look_at_the_probe_does_not_start(found: Any, place: str) -> None:
+    """A detector that would fail at every request fails once, by name, before the first."""
+    bad = Failing(found)
+    change = {"account": bad} if place == "account" else {"detectors": {"a": bad, "b": bad}}
+    with pytest.raises(ConfigurationError, match=r"failing of the detector file fails.*fit anew"):
+        made(graphs={}, **change).check_victim(Linear())
+    with pytest.raises(ConfigurationError, match=r"surrogate of the detector file fails"):
+        made().check_victim(Linear())
+
+
+@pytest.mark.parametrize(("moved", "accepted"), [(0.01, True), (0.05, False)])
+def test_a_victim_may_round_and_not_be_retrained(moved: float, accepted: bool) -> None:
+    """Two decimals of another machine pass; answers a twentieth away are another model's."""
+
+    class Moved(Linear):
+        def embed(self, inputs: Images) -> Probabilities:
+            rows = super().embed(inputs)
+            rows[0] += moved * np.array([1, -1, 0]) * (1 if rows[0, 1] > moved else -1)
+            return rows
+
+    bundle = made(graphs={})
+    if accepted:
+        bundle.check_victim(Moved())
+        return
+    with pytest.raises(ConfigurationError, match="another victim"):
+        bundle.check_victim(Moved())
 
 
 @pytest.mark.parametrize(
@@ -295,6 +343,33 @@ def test_no_more_is_unpacked_than_allowed(stored: Path, monkeypatch: pytest.Monk
     with pytest.raises(ConfigurationError, match="larger than"):
         load_bundle(bomb, kinds=KINDS)
     assert load_bundle(stored, kinds=KINDS).victim == "linear"
+
+
+def test_the_limit_holds_for_all_parts_together(
+    stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts that are small one by one are refused where they are not together."""
+    monkeypatch.setattr(bundles, "LIMIT_BYTES", 1_000_000)
+    for count, refused in ((1, False), (2, True)):
+        bomb = stored.with_name("bomb.tkd")
+        shutil.copy(stored, bomb)
+        with zipfile.ZipFile(bomb, "a", zipfile.ZIP_DEFLATED) as archive:
+            for number in range(count):
+                archive.writestr(f"blobs/{number}", bytes(600_000))
+        if refused:
+            with pytest.raises(ConfigurationError, match="larger than"):
+                load_bundle(bomb, kinds=KINDS)
+        else:
+            load_bundle(bomb, kinds=KINDS)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_only_deflated_parts_are_read(stored: Path, method: int) -> None:
+    """Other compressions, whose damage raises other errors, are refused by name."""
+    with zipfile.ZipFile(stored, "a") as archive:
+        archive.writestr("blobs/x", bytes(100), method)
+    with pytest.raises(ConfigurationError, match="blobs/x is compressed"):
+        load_bundle(stored, kinds=KINDS)
 
 
 def test_an_array_promises_no_more_than_its_bytes_hold() -> None:

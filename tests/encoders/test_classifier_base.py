@@ -44,6 +44,13 @@ def test_another_size_is_refused_with_the_size_wanted(item: np.ndarray) -> None:
         canonical([np.zeros(SHAPE, np.float32), item], SHAPE, name="m")
 
 
+def test_nothing_is_reserved_for_inputs_that_do_not_fit() -> None:
+    """Many small inputs do not take the memory of as many large ones before they are refused."""
+    tiny = [np.zeros((1, 1, 1), np.float32)] * 2048
+    with pytest.raises(InputError, match="input 0: expected a picture"):
+        canonical(tiny, (3, 1 << 14, 1 << 14), name="m")
+
+
 @pytest.mark.parametrize("value", [np.nan, -0.01, 1.01, np.inf])
 def test_values_out_of_range_are_refused(value: float) -> None:
     """NaN too, here and where the kind of an input is told."""

@@ -313,6 +313,10 @@ def test_garbage_is_an_encoder_error(fake: FakeKServe, reply: Reply, message: st
         ({"inputs": [{**PICTURES, "shape": [-1, 1, -1, -1]}], "outputs": [ROWS]}, "fixed"),
         ({"inputs": [{**PICTURES, "shape": [-1, 4]}], "outputs": [ROWS]}, "FP32"),
         ({"inputs": [{**PICTURES, "shape": []}], "outputs": [ROWS]}, "FP32"),
+        ({"inputs": [{**PICTURES, "shape": [-1, 10**5, 10**5, 10**3]}], "outputs": [ROWS]}, "most"),
+        ({"inputs": [{**PICTURES, "shape": [-1, 1, 1, 10**30]}], "outputs": [ROWS]}, "most"),
+        ({"inputs": [{**PICTURES, "shape": [10**8, 1, 2, 2]}], "outputs": [ROWS]}, "most"),
+        ({"inputs": [PICTURES], "outputs": [ROWS, ROWS]}, "different names"),
         (
             {"inputs": [PICTURES], "outputs": [ROWS], "parameters": {"classes": ["a", "b"]}},
             "2 names",

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tollkeeper.errors import BudgetExhausted, ConfigurationError, LedgerError
+from tollkeeper.errors import BudgetExhausted, ConfigurationError, GuardError, LedgerError
 from tollkeeper.gateway.archive import Archive
 from tollkeeper.gateway.asks import Ask
 from tollkeeper.gateway.assembly import make_service
@@ -516,3 +516,20 @@ def test_verbs_on_the_owner_of_a_pool_of_an_earlier_version(verb: str) -> None:
     kept = LAYOUT.bitmap(world.sketch(world.tenant("b").pool))
     asked = LAYOUT.bitmap(np.frombuffer(expected(texts("b", 1)), np.uint8))
     assert np.array_equal(kept, asked)
+
+
+def test_a_pardon_mends_a_damaged_state() -> None:
+    """What cannot be read answers nobody until the tenant is pardoned; its spend stays."""
+    world = World()
+    world.ask("a", ["one"])
+    entry = world.store.read(pool_key("a", GUARD.fingerprint))
+    (record,) = world.store.records()
+    world.store.commit(
+        entry.pool, replace(record, charge=0.0, inputs=0), b"?", expected=entry.version
+    )
+    world.service = world.another()
+    with pytest.raises(GuardError):
+        world.ask("a", ["two"])
+    world.links.pardon(world.tenant("a"))
+    world.ask("a", ["two"])
+    assert world.store.read(entry.pool).spent == entry.spent + 1

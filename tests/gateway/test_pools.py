@@ -72,3 +72,35 @@ def test_a_file_without_a_spec() -> None:
     check_unchanged(old, replace(LAST, model="n", fingerprint="f2"), accepted=False)
     with pytest.raises(ConfigurationError):
         check_unchanged(old, replace(LAST, fingerprint="f2"), accepted=False)
+
+
+PREDICTS = Deployment("", 0, "none", "", spec="none", predictions="p1")
+
+
+def test_a_start_without_an_encoder_forgets_no_guard(tmp_path: Path) -> None:
+    """After a start that served predictions only, another model under the same SPEC is refused."""
+    between = PREDICTS.after(LAST)
+    check_unchanged(LAST, between, accepted=False)
+    between.save(tmp_path)
+    read = Deployment.load(tmp_path)
+    assert read == between
+    again = PREDICTS.after(read)
+    with pytest.raises(ConfigurationError, match="was m"):
+        check_unchanged(
+            again, replace(LAST, model="n", fingerprint="f2").after(again), accepted=False
+        )
+    check_unchanged(again, LAST.after(again), accepted=False)
+
+
+def test_a_start_without_a_classifier_forgets_no_accounts(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Accounts of predictions begin anew when other detectors come, and not when none do."""
+    first = replace(LAST, predictions="p1")
+    between = LAST.after(first)
+    check_unchanged(first, between, accepted=False)
+    check_unchanged(between, first.after(between), accepted=False)
+    assert not caplog.records
+    check_unchanged(between, replace(LAST, predictions="p2").after(between), accepted=False)
+    assert [row.message.split()[0] for row in caplog.records] == ["predictions.changed:"]
+    assert first.after(between).former == Deployment.after(LAST, None).former

@@ -9,15 +9,31 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tollkeeper.challenge.protocol import Issuer, Proof, body_digest
+from tollkeeper.challenge.puzzle import HashPuzzle
+from tollkeeper.challenge.solve import solve
+from tollkeeper.client.offers import offered
 from tollkeeper.detectors.bundle import Bundle, probe_for
+from tollkeeper.detectors.floors import MaxSoftmax, PixelShare
 from tollkeeper.detectors.fused import Fused
 from tollkeeper.detectors.history import History
 from tollkeeper.detectors.same import Same
 from tollkeeper.encoders.classifiers.load import load_classifier
-from tollkeeper.errors import ConfigurationError, EncoderError
+from tollkeeper.errors import ConfigurationError, EncoderError, ProofError
 from tollkeeper.gateway.assembly import served_encoder
-from tollkeeper.gateway.predict_assembly import evidence_of, make_classifier, make_evidence
+from tollkeeper.gateway.metrics import Metrics
+from tollkeeper.gateway.plans import Plan, Plans, Scale
+from tollkeeper.gateway.predict_assembly import (
+    evidence_of,
+    make_classifier,
+    make_evidence,
+    make_predictions,
+)
+from tollkeeper.gateway.predict_plan import Predictions
+from tollkeeper.gateway.predict_tariff import Tariff
 from tollkeeper.gateway.settings import Settings
+from tollkeeper.guard import keys
+from tollkeeper.ledger.memory import MemoryLedger
 from tollkeeper.testing.predictions import (
     CLASSES,
     SHAPE,
@@ -25,7 +41,7 @@ from tollkeeper.testing.predictions import (
     BrightnessDetector,
     ToyClassifier,
 )
-from tollkeeper.types import Probabilities
+from tollkeeper.types import Account, Probabilities
 
 TOY = ToyClassifier()
 BUNDLE = Bundle(
@@ -49,6 +65,59 @@ def test_a_bundle_gives_scores_their_meaning() -> None:
     np.testing.assert_allclose(evidence.ranks(np.array([0.0, 0.3, 9.0])), [0, 150 / 301, 300 / 301])
     assert evidence.fingerprint != evidence_of(BUNDLE, TOY, digest=b"2").fingerprint
     assert evidence.follow is None
+
+
+def test_an_account_is_followed_by_scores_of_the_detector_that_policy_reads() -> None:
+    """Scores of another one mean nothing to it, so its history is made anew for that one."""
+    scores = np.linspace(-1, 0, 500)
+    whole = replace(
+        BUNDLE,
+        detectors={"one": MaxSoftmax(SHAPE, 3), "two": PixelShare(SHAPE, 3, 0.2, 0.8)},
+        honest={"one": scores, "two": scores},
+        recommended="one",
+        account=History(MaxSoftmax(SHAPE, 3), scores),
+    )
+    found, state = np.array([-0.5]), whole.account.empty() if whole.account else b""
+    follow = evidence_of(whole, TOY, digest=b"").follow
+    assert follow is not None
+    assert follow(state, found)[0].shape == (1,)
+    other = evidence_of(replace(whole, recommended="two"), TOY, digest=b"")
+    assert isinstance(other.account, History)
+    assert other.account.detector is whole.detectors["two"]
+    assert other.follow == other.account.follow
+
+
+@pytest.mark.parametrize("purpose", [(), ("predictions",)])
+def test_challenges_of_predictions_are_signed_with_a_key_of_their_own(
+    purpose: tuple[str, ...],
+) -> None:
+    """A proof for embeddings of a model of the same name pays for no prediction."""
+    service = make_predictions(
+        TOY,
+        evidence_of(BUNDLE, TOY, digest=b""),
+        MemoryLedger(),
+        plans=Plans({}, "toll", Scale(0.05, 0.2, refuses=True)),
+        clock=lambda: 0.0,
+        metrics=Metrics(),
+        secret=bytes(32),
+    )
+    ladder = service.admission.ladder(Account("a", "k", "a"))
+    issuer = Issuer(keys.derive(bytes(32), "challenges", *purpose, TOY.name), entropy=bytes)
+    challenge = issuer.issue(
+        HashPuzzle.of(2, issuer.salt()),
+        account="a",
+        policy=ladder.version,
+        digest=body_digest(b""),
+        expires_at=60.0,
+    )
+    offer = offered(challenge.header())
+    assert offer is not None
+    proof, booth = offer.proof(solve(offer.puzzle)), service.admission.booth
+    if purpose:
+        assert isinstance(booth.verify(proof, tenant="a", ladder=ladder, body=b""), Proof)
+        return
+    with pytest.raises(ProofError):
+        booth.verify(proof, tenant="a", ladder=ladder, body=b"")
 
 
 def test_a_detector_of_another_victim_is_refused() -> None:
@@ -134,3 +203,36 @@ def test_no_encoder_and_no_classifier_is_nothing_to_serve() -> None:
     assert served_encoder(settings) is None
     with pytest.raises(ConfigurationError, match="name a classifier to serve, or an encoder"):
         make_classifier(settings)
+
+
+def test_a_tariff_is_another_one_where_prices_or_detectors_are() -> None:
+    """Challenges are bound to the puzzle and to the detectors, and not to what leaves."""
+    evidence = evidence_of(BUNDLE, TOY, digest=b"1")
+    plan = Plan()
+    versions = {
+        Tariff.of(plan, evidence).version,
+        Tariff.of(plan.model_copy(update={"puzzle": "SCRYPT"}), evidence).version,
+        Tariff.of(plan, evidence_of(BUNDLE, TOY, digest=b"2")).version,
+        Tariff.of(Plan(predictions=Predictions(refuse_rank=0.9)), evidence).version,
+    }
+    assert len(versions) == 4
+    rounded = Plan(predictions=Predictions.model_validate({"outputs": [{"decimals": 1}]}))
+    assert Tariff.of(rounded, evidence).version in versions
+
+
+def test_an_alarm_that_nothing_raises_is_refused_where_it_is_written() -> None:
+    """A detector file that follows no account ends the start of a plan that relies on it."""
+    evidence = evidence_of(replace(BUNDLE, account=None), TOY, digest=b"")
+    with pytest.raises(ConfigurationError, match=r"alarm 0.02: expected a detector file that"):
+        Tariff.of(Plan(predictions=Predictions(alarm=0.02)), evidence)
+    assert Tariff.of(Plan(predictions=Predictions(alarm=None)), evidence).alarm_at is None
+    written = Plan(predictions=Predictions(challenge_rank=0.9))
+    for plan in Plans({"toll": written}, "toll", Scale(0.05, 0.2, refuses=True)).all:
+        assert Tariff.of(plan, evidence).alarm_at is None
+
+
+def test_a_detector_for_other_inputs_does_not_start() -> None:
+    """It is asked once before the first request, and named."""
+    bad = replace(BUNDLE, detectors={"brightness": MaxSoftmax((3, 4, 4), 3)})
+    with pytest.raises(ConfigurationError, match=r"max-softmax of the detector file fails"):
+        evidence_of(bad, TOY, digest=b"")

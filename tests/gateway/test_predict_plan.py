@@ -26,6 +26,7 @@ SCALE = Scale(0.05, 0.2, refuses=True)
         {"alarm": 0},
         {"outputs": [{}]},
         {"outputs": [{"top_k": 1, "decimals": 2}]},
+        {"outputs": [{"noise": 1e308}]},
         {"outputs": [{"mad": {"distance": 3}}]},
         {"speed": 1},
     ],

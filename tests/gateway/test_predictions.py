@@ -27,12 +27,15 @@ from tollkeeper.errors import (
     InputError,
     InputRefused,
     RequestError,
+    ThrottledError,
 )
+from tollkeeper.gateway.archive import Kept
 from tollkeeper.gateway.asks import Answer, Ask
 from tollkeeper.gateway.desk import Door
 from tollkeeper.gateway.grants import Grant, Grants
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.plans import Plan, Plans, Scale
+from tollkeeper.gateway.predict_archive import Past
 from tollkeeper.gateway.predict_assembly import make_predictions
 from tollkeeper.gateway.predict_plan import Predictions
 from tollkeeper.gateway.predict_tariff import Evidence
@@ -48,7 +51,7 @@ from tollkeeper.testing.predictions import (
     ToyClassifier,
     pictures,
 )
-from tollkeeper.types import Account, Entry, Images, Probabilities, Scores
+from tollkeeper.types import Account, Entry, Images, Probabilities, Record, Scores
 
 TOY = ToyClassifier()
 SECRET = bytes(range(32))
@@ -119,6 +122,10 @@ class Shop:
         """What the ledger holds of a pool."""
         found: Entry = self.ledger.read(f"{pool}@p-toy")
         return found
+
+    def suspicion(self, pool: str = "acme") -> float:
+        """How suspicious the ledger says a pool is."""
+        return Past.of(Kept(np.frombuffer(self.entry(pool).sketch, np.uint8))).suspicion
 
     def records(self) -> list[Any]:
         """All records, the newest first."""
@@ -299,6 +306,80 @@ def test_a_request_does_not_run_past_the_alarm() -> None:
     assert (shop.entry().spent, shop.entry().queries) == (0, 0)
 
 
+class Wave(BrightnessCounter):
+    """Finds an account suspicious for as long as what it asks is bright."""
+
+    def update(self, state: bytes, inputs: Images, outputs: Probabilities) -> tuple[Scores, bytes]:
+        return 4.0 * (inputs.mean(axis=(1, 2, 3), dtype=np.float64) > 0.8), state
+
+
+def test_the_alarm_holds_in_the_middle_of_a_request() -> None:
+    """What is asked behind the alarm is refused, though suspicion falls again, and it stays."""
+    shop = Shop(plan(alarm=0.01), evidence=replace(EVIDENCE, account=Wave()))
+    with pytest.raises(BudgetExhausted):
+        shop.ask([*bright(1), *pictures(2)])
+    assert (shop.suspicion(), shop.entry().spent) == (4, 0)
+    with pytest.raises(BudgetExhausted):
+        shop.ask(pictures(1, seed=5))
+
+
+def test_an_account_detector_sees_what_is_new_and_nothing_else() -> None:
+    """Of old and new inputs together it gets the new ones, in their order, with their answers."""
+    seen = []
+
+    class Spy(BrightnessCounter):
+        def update(
+            self, state: bytes, inputs: Images, outputs: Probabilities
+        ) -> tuple[Scores, bytes]:
+            seen.append((inputs.tobytes(), outputs.tobytes()))
+            return super().update(state, inputs, outputs)
+
+    shop = Shop(evidence=replace(EVIDENCE, account=Spy()))
+    old, new = pictures(2), pictures(2, seed=1)
+    shop.ask(old)
+    shop.ask([old[0], new[0], old[1], new[1], new[0]])
+    assert seen == [(one.tobytes(), TOY.embed(one).tobytes()) for one in (old, new)]
+
+
+def test_a_linked_tenant_takes_along_what_it_was_refused() -> None:
+    """Parted from its pool, it is as suspicious as what it asked itself made it."""
+    shop = Shop(plan(refuse_rank=0.99, alarm=0.01))
+    for seed in range(2):
+        with pytest.raises(InputRefused):
+            shop.ask(bright(1, seed), tenant="a", pool="a/1")
+    shop.ask(pictures(1), tenant="b", pool="a/1")
+    assert [shop.suspicion(pool) for pool in ("a/1", "a", "b")] == [2, 2, 0]
+    with pytest.raises(InputRefused):
+        shop.ask(bright(1, seed=7), tenant="a", pool="a")
+    with pytest.raises(BudgetExhausted):
+        shop.ask(pictures(1, seed=3), tenant="a", pool="a")
+
+
+def test_an_alarm_without_an_account_detector_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Where the plan does not write an alarm, its absence is one line in the log."""
+    Shop(evidence=QUERYWISE)
+    assert [row.message.split()[0] for row in caplog.records] == ["predictions.unfollowed:"]
+
+
+def test_suspicion_of_linked_accounts_adds_to_what_is_found() -> None:
+    """What others brought into a pool stays on it while its own suspicion moves."""
+    shop = Shop(plan(alarm=0.01))
+    past = Past(suspicion=2.5, burden=1.5, account=(1).to_bytes(4, "little"))
+    record = _record(shop)
+    shop.ledger.commit(shop.entry().pool, record, past.kept(0.0).sketch.tobytes(), expected=0)
+    shop.ask(pictures(1))
+    assert shop.suspicion() == 2.5
+    shop.ask(bright(1))
+    assert shop.suspicion() == 3.5
+    with pytest.raises(BudgetExhausted):
+        shop.ask(pictures(1, seed=2))
+
+
+def _record(shop: Shop) -> Record:
+    """A record that charges nothing."""
+    return shop.service._blank(0.0, ACCOUNT, "r")
+
+
 def token(header: str) -> str:
     """Solve the challenge of a header."""
     offer = offered(header)
@@ -325,7 +406,8 @@ def test_suspicious_inputs_cost_a_puzzle() -> None:
     assert (paid.decision, paid.charge) == ("paid", 2.0)
     assert paid.paid_s == pytest.approx(2 * 2**10 / RATES[SHA_256], rel=0.01)
     assert challenged.decision == "challenged"
-    assert shop.sample("tollkeeper_prediction_rank_count") == 5
+    # Without an account detector nothing is kept of what was not answered.
+    assert shop.sample("tollkeeper_prediction_rank_count") == 3 + 2 + 2
     assert "due" in challenged.reason
 
 
@@ -344,6 +426,123 @@ def test_a_proof_holds_for_one_request_at_its_prices() -> None:
     with pytest.raises(ChallengeRequired) as caught:
         shop.ask(bright(1, seed=1), token=proof)
     assert caught.value.code == "proof_wrong_policy"
+
+
+def test_a_price_that_is_not_paid_teaches_what_an_answer_would() -> None:
+    """Asking for prices leads into the alarm, charges nothing, and counts each input once."""
+    shop = Shop(plan(challenge_rank=0.95, ceiling_bits=9, alarm=0.01))
+    for seed in (0, 0, 1):
+        with pytest.raises(ChallengeRequired):
+            shop.ask(bright(1, seed))
+    assert (shop.suspicion(), shop.entry().spent, shop.entry().queries) == (2, 0, 0)
+    assert shop.entry().version == 2
+    assert [row.decision for row in shop.records()] == ["challenged"] * 3
+    assert shop.sample("tollkeeper_predictions_total", decision="challenged", mode="enforce") == 3
+    assert shop.sample("tollkeeper_prediction_rank_count") == 2
+    with pytest.raises(ChallengeRequired):
+        shop.ask(bright(1, seed=2))
+    with pytest.raises(BudgetExhausted):
+        shop.ask(pictures(1))
+
+
+def test_what_is_paid_for_counts_once_and_is_answered() -> None:
+    """The challenge that raises the alarm can still be paid, once; what comes after it cannot."""
+    shop = Shop(plan(challenge_rank=0.95, ceiling_bits=9, alarm=0.01))
+    proofs = []
+    for seed in range(3):
+        with pytest.raises(ChallengeRequired) as caught:
+            shop.ask(bright(1, seed))
+        proofs.append(token(caught.value.challenge))
+    assert shop.suspicion() == 3
+    assert shop.ask(bright(1, seed=2), token=proofs[2]).receipt is not None
+    assert shop.ask(bright(1, seed=1), token=proofs[1]).receipt is not None
+    assert (shop.suspicion(), shop.entry().spent) == (3, 2)
+    assert shop.sample("tollkeeper_prediction_rank_count") == 3
+    # A used proof, and one of another request.
+    for proof, seed in ((proofs[1], 0), (proofs[0], 9)):
+        with pytest.raises(BudgetExhausted):
+            shop.ask(bright(1, seed), token=proof)
+    assert shop.sample("tollkeeper_predictions_total", decision="paid", mode="enforce") == 2
+
+
+def test_too_many_unpaid_challenges_teach_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is told to wait, or to send less, has learned that there is a price."""
+    steep = plan(challenge_rank=0.95, ceiling_bits=26, alarm=0.01)
+    shop = Shop(steep)
+    with pytest.raises(RequestError, match="fewer inputs"):
+        shop.ask(bright(2))
+    assert (shop.suspicion(), shop.entry().spent) == (2, 0)
+    busy = Shop(steep.model_copy(update={"unpaid_per_minute": 1}))
+    monkeypatch.setattr("tollkeeper.gateway.booth.LONGEST_S", 1e9)
+    with pytest.raises(ChallengeRequired):
+        busy.ask(bright(1))
+    with pytest.raises(ThrottledError):
+        busy.ask(bright(1, seed=1))
+    assert busy.suspicion() == 2
+
+
+@pytest.mark.parametrize("told", [{"refuse_rank": 0.99}, {"challenge_rank": 0.95}])
+def test_a_refusal_on_a_stale_replica_is_kept(tmp_path: Path, told: dict[str, Any]) -> None:
+    """Two servers on one ledger: what one refuses behind the other's back is learned, recorded."""
+    path = tmp_path / "ledger.sqlite3"
+    one, two = (Shop(plan(alarm=0.01, **told), ledger=SqliteLedger(path)) for _ in range(2))
+    honest = pictures(1)
+    for seed in range(3):
+        two.ask(honest)
+        one.ask(honest)
+        with pytest.raises((InputRefused, ChallengeRequired)):
+            two.ask(bright(1, seed))
+        assert two.suspicion() == seed + 1
+    assert two.sample("tollkeeper_ledger_conflicts_total") >= 3
+    words = [row.decision for row in one.records() if row.decision != "answered"]
+    assert words in (["refused"] * 3, ["challenged"] * 3)
+    assert two.sample("tollkeeper_predictions_total", decision=words[0], mode="enforce") == 3
+    with pytest.raises(BudgetExhausted):
+        one.ask(pictures(1, seed=9))
+
+
+def test_an_account_in_alarm_costs_no_prediction() -> None:
+    """New inputs of an account in alarm or over its budget are not even classified."""
+    calls = []
+
+    class Counting(ToyClassifier):
+        def embed(self, inputs: Any) -> Probabilities:
+            calls.append(len(inputs))
+            return super().embed(inputs)
+
+    shop = Shop(plan(alarm=0.01), classifier=Counting())
+    shop.ask(bright(3))
+    for seed in range(4):
+        with pytest.raises(BudgetExhausted):
+            shop.ask(pictures(100, seed=seed))
+    # The first after the alarm is looked at.
+    assert calls == [3, 100]
+    assert [row.decision for row in shop.records()] == ["refused"] * 4 + ["answered"]
+    shop.ask(bright(3))
+    for seed in range(2):
+        with pytest.raises(BudgetExhausted):
+            shop.ask(pictures(50, seed=seed), budget=3.0, mode="shadow")
+    assert calls == [3, 100, 3, 50]
+
+
+def test_a_grant_or_a_pardon_ends_the_wait_of_an_account_in_alarm() -> None:
+    """What is known of an account is read anew before it is refused unseen."""
+    shop = Shop(plan(alarm=0.01))
+    shop.ask(bright(3))
+    for _ in range(2):
+        with pytest.raises(BudgetExhausted):
+            shop.ask(pictures(1))
+    now = shop.clock.now
+    grant = Grants(keys.derive(SECRET, "grants")).sign(Grant("g", "acme", 1, now, now + DAY_S))
+    shop.ask(pictures(1), grant=grant)
+    for _ in range(2):
+        with pytest.raises(BudgetExhausted):
+            shop.ask(pictures(1, seed=1))
+    entry = shop.entry()
+    past = Past.of(Kept(np.frombuffer(entry.sketch, np.uint8))).pardoned()
+    record = replace(shop.records()[-1], charge=0.0, inputs=0)
+    shop.ledger.commit(entry.pool, record, past.kept(0.0).sketch.tobytes(), expected=entry.version)
+    shop.ask(pictures(1, seed=1))
 
 
 def test_a_price_that_no_challenge_covers_is_an_error_of_the_request() -> None:

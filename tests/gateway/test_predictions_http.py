@@ -242,11 +242,12 @@ def test_an_operator_sees_links_and_pardons_accounts_of_predictions(start_gatewa
     assert live.classify(body_of(pictures(2, mean=0.9)), key=other).status_code == 200
     report = live.admin("GET", "/tenants/other").json()
     assert (report["predicted"], report["suspicion"], report["spent"]) == (2.0, 2.0, 0.0)
-    # The worse of both holds for both, and nobody pays twice for what either asked.
+    # The evidence of both holds for both, and nobody pays twice for what either asked.
     assert live.admin("POST", "/tenants/default/link", json={"with": "other"}).status_code == 200
     live.gateway.keyring.refresh()
     report = live.admin("GET", "/tenants/default").json()
-    assert (report["predicted"], report["suspicion"]) == (3.0, 2.0)
+    assert report["predicted"] == 3.0
+    assert report["suspicion"] == pytest.approx(np.logaddexp(0, [1, 2]).sum() - 2 * np.log(2))
     assert (report["standing"], report["alarm_at"]) == ("free", 3.0)
     assert live.classify(body_of(pictures(2, mean=0.9))).status_code == 200
     assert live.admin("GET", "/tenants/default").json()["predicted"] == 3.0
@@ -259,3 +260,12 @@ def test_an_operator_sees_links_and_pardons_accounts_of_predictions(start_gatewa
     assert (report["predicted"], report["suspicion"]) == (4.0, 2.0)
     assert report["standing"] == "free"
     assert live.classify(body_of(pictures(1)), key=other).status_code == 200
+
+
+def test_overlaps_of_embeddings_are_not_looked_for_where_none_are_served(
+    start_gateway: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`link_overlap` is no reason not to start then, and one line in the log says so."""
+    live = start_gateway(classifier=TOY, evidence=evidence(), link_overlap=0.5)
+    assert live.classify(body_of(pictures(1))).status_code == 200
+    assert "links.unwatched" in caplog.text

@@ -10,7 +10,8 @@ import hashlib
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +24,7 @@ from tollkeeper.detectors.base import AccountDetector, Detector
 from tollkeeper.detectors.kinds import KINDS
 from tollkeeper.detectors.packing import Packed, array_bytes, read_array
 from tollkeeper.errors import ConfigurationError
+from tollkeeper.graphs import Graph
 from tollkeeper.types import Images, Probabilities, Scores
 
 SAME_VICTIM = 0.02
@@ -145,10 +147,11 @@ class Bundle:
         return np.searchsorted(honest, scores, side="left") / (len(honest) + 1)
 
     def check_victim(self, classifier: Victim) -> None:
-        """Return unless the detectors were fitted for another classifier.
+        """Return unless the detectors were fitted for another classifier, or fail at this one.
 
         Raises:
-            ConfigurationError: other inputs, other classes, or other answers to the probe.
+            ConfigurationError: other inputs, other classes, or other answers to the probe; or what
+                is to serve cannot score the probe.
             EncoderError: it cannot answer.
         """
         text = f"the detectors were fitted for another victim: for {self.victim!r} with "
@@ -165,6 +168,44 @@ class Bundle:
                 f"{classifier.name!r}, expected at most {SAME_VICTIM}; restore the former model "
                 "or fit anew with `tollkeeper detectors fit`"
             )
+        self._check_served()
+
+    def _check_served(self) -> None:
+        """Let what will serve look at the probe once.
+
+        Raises:
+            ConfigurationError: it fails at inputs of this classifier.
+        """
+        one, n = self.detectors[self.recommended], len(self.probe)
+        with _refusing(one.name):
+            _check_scores(one.score(self.probe, self.probe_answers), n)
+        if self.account is not None:
+            with _refusing(self.account.name):
+                state = self.account.empty()
+                _check_scores(self.account.update(state, self.probe, self.probe_answers)[0], n)
+        for name, data in self.graphs.items():
+            with _refusing(name):
+                shapes = [rows.shape for rows in Graph(data, name=name).run(self.probe).values()]
+                if (n, self.classes) not in shapes:
+                    raise ValueError(f"expected outputs of shape {(n, self.classes)}, got {shapes}")
+
+
+@contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    """Name what fails, whatever it raises."""
+    try:
+        yield
+    except Exception as error:
+        raise ConfigurationError(
+            f"{name} of the detector file fails at pictures of its classifier: "
+            f"{' '.join(str(error).split()) or type(error).__name__}; fit anew with "
+            "`tollkeeper detectors fit`"
+        ) from error
+
+
+def _check_scores(scores: Scores, n: int) -> None:
+    if np.shape(scores) != (n,) or not np.isfinite(scores).all():
+        raise ValueError(f"expected {n} finite scores, got shape {np.shape(scores)}")
 
 
 def probe_for(shape: tuple[int, int, int]) -> Images:
@@ -188,44 +229,57 @@ def save_bundle(path: Path, bundle: Bundle) -> None:
     Raises:
         ConfigurationError: a detector that cannot be stored, or the file cannot be written.
     """
-    blobs: dict[str, bytes] = {}
+    blobs = _Blobs()
+    text = json.dumps(_header(bundle, blobs), allow_nan=False, ensure_ascii=False, indent=1)
+    try:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in [(_HEADER, text.encode()), *blobs.held.items()]:
+                # A date of its own, so that the same bundle is the same file.
+                entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+                archive.writestr(entry, data, zipfile.ZIP_DEFLATED)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {path}: {error.strerror or error}") from error
 
-    def kept(data: bytes) -> str:
+
+class _Blobs:
+    """Bytes by the name of their entry; detectors share networks, and each is stored once."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, bytes] = {}
+
+    def keep(self, data: bytes) -> str:
+        """Return the name of an entry with these bytes."""
         name = f"blobs/{hashlib.sha256(data).hexdigest()}"
-        blobs[name] = data  # Detectors share networks; each is stored once.
+        self.held[name] = data
         return name
 
-    def taken_apart(detector: object) -> dict[str, Any]:
+    def take_apart(self, detector: object) -> dict[str, Any]:
+        """Return what the header says of a detector."""
         packed = packing.pack(detector)
         return {
             "kind": packed.kind,
             "parameters": packed.parameters,
-            "blobs": {name: kept(data) for name, data in packed.blobs.items()},
+            "blobs": {name: self.keep(data) for name, data in packed.blobs.items()},
         }
 
-    header = {
+
+def _header(bundle: Bundle, blobs: _Blobs) -> dict[str, Any]:
+    """Return everything of a bundle but its bytes, which are kept."""
+    account = bundle.account
+    return {
         "format": _FORMAT,
         "version": _VERSION,
         "victim": bundle.victim,
         "input_shape": list(bundle.input_shape),
         "classes": bundle.classes,
         "recommended": bundle.recommended,
-        "detectors": {name: taken_apart(one) for name, one in bundle.detectors.items()},
-        "account": None if bundle.account is None else taken_apart(bundle.account),
-        "honest": {name: kept(array_bytes(one)) for name, one in bundle.honest.items()},
-        "graphs": {name: kept(data) for name, data in bundle.graphs.items()},
-        "probe": kept(array_bytes(bundle.probe)),
-        "probe_answers": kept(array_bytes(bundle.probe_answers)),
+        "detectors": {name: blobs.take_apart(one) for name, one in bundle.detectors.items()},
+        "account": None if account is None else blobs.take_apart(account),
+        "honest": {name: blobs.keep(array_bytes(one)) for name, one in bundle.honest.items()},
+        "graphs": {name: blobs.keep(data) for name, data in bundle.graphs.items()},
+        "probe": blobs.keep(array_bytes(bundle.probe)),
+        "probe_answers": blobs.keep(array_bytes(bundle.probe_answers)),
     }
-    text = json.dumps(header, allow_nan=False, ensure_ascii=False, indent=1)
-    try:
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, data in [(_HEADER, text.encode()), *blobs.items()]:
-                # A date of its own, so that the same bundle is the same file.
-                entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-                archive.writestr(entry, data, zipfile.ZIP_DEFLATED)
-    except OSError as error:
-        raise ConfigurationError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def load_bundle(path: Path, *, threads: int = 1, kinds: Mapping[str, str] = KINDS) -> Bundle:
@@ -276,6 +330,8 @@ def _contents(archive: zipfile.ZipFile) -> tuple[Any, dict[str, bytes]]:
 
 def _member(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
     """Return an entry; what its directory says of its size is not relied on."""
+    if archive.getinfo(name).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{name} is compressed in another way than deflated")
     with archive.open(name) as member:
         data = member.read(limit + 1)
     if len(data) > limit:

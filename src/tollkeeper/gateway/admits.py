@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tollkeeper.errors import RefusalError
+from tollkeeper.errors import RefusalError, RequestError
 from tollkeeper.gateway.archive import Kept
 from tollkeeper.gateway.asks import Ask
 from tollkeeper.gateway.booth import Booth
@@ -44,7 +44,7 @@ class Admitted:
     enforced: bool
     coverage: float | None
     noise_scale: NDArray[np.float32]
-    refusal: RefusalError | None = None
+    refusal: RefusalError | RequestError | None = None
 
 
 class BaseAdmission(ABC):
@@ -55,12 +55,14 @@ class BaseAdmission(ABC):
         plans: what accounts meet; may be replaced while serving.
         version: what decides, for the records.
         remembers: whether pools have a state to keep.
+        screens: whether `screen` ever refuses.
     """
 
     booth: Booth
     plans: Plans
     version: str
     remembers: bool
+    screens: bool = False
 
     def __init__(
         self,
@@ -108,6 +110,18 @@ class BaseAdmission(ABC):
         Raises:
             RefusalError: the only request is not answered, and nothing was marked.
             RequestError: the same; it asks for more than one challenge can be for.
+        """
+
+    def screen(self, kept: Kept, ask: Ask, *, spent: float) -> None:  # noqa: B027 - few can tell
+        """Refuse what is refused whatever the model answers, so that the model need not be called.
+
+        Args:
+            kept: the pool's state.
+            ask: checked, not embedded.
+            spent: inputs charged to the pool so far.
+
+        Raises:
+            RefusalError: `admit` would raise one too.
         """
 
     def check(self, plans: Plans) -> None:  # noqa: B027 - most plans hold everywhere

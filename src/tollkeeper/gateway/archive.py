@@ -7,6 +7,7 @@ the same, because what is forgotten depends on the deployment and the window alo
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -71,6 +72,10 @@ class Keeper(Protocol):
 
     def united(self, *kept: Kept) -> Kept:
         """Return the union of states that were loaded at the same time."""
+        ...
+
+    def joined(self, pool: Kept, own: Sequence[Kept]) -> Kept:
+        """Return the state of a pool whose tenants asked `own` themselves; again adds nothing."""
         ...
 
     def pardoned(self, kept: Kept) -> Kept:
@@ -157,6 +162,10 @@ class Archive:
             counting |= self.layout.signal(one.sketch, one.spared)
         # What any of them reached without an allowance counts for all of them.
         return replace(union, spared=self.layout.spare(counting, union.sketch))
+
+    def joined(self, pool: Kept, own: Sequence[Kept]) -> Kept:
+        """Return the union of a pool's sketch and of its tenants'."""
+        return self.united(pool, *own)
 
     def pardoned(self, kept: Kept) -> Kept:
         """Return a sketch that covers nothing; what tenants are compared by stays."""

@@ -107,6 +107,7 @@ class Charge:
         asks: the requests in it, in order.
         answers: for each, its answer, or the error to give instead.
         tallies: what to count once the commit is durable.
+        stored: ids of the asks whose outcome the commit stores, answers and refusals alike.
         submission: what has to be stored, or None.
         future: done when it is durable; None if nothing has to be stored.
     """
@@ -114,5 +115,6 @@ class Charge:
     asks: list[Ask]
     answers: list[Answer | TollkeeperError]
     tallies: list[Tally] = field(default_factory=list)
+    stored: set[int] = field(default_factory=set)
     submission: Submission | None = None
     future: Future[Entry] | None = None

@@ -78,7 +78,7 @@ def describe(
     """Return what a data directory is about to serve; without an encoder there is no guard."""
     turning = windows(settings.window, settings.carry_over)
     since = previous.window_since if previous and previous.window is not None else 0.0
-    return Deployment(
+    now_served = Deployment(
         encoder.name if encoder else "",
         encoder.dim if encoder else 0,
         settings.profile if encoder else "none",
@@ -92,6 +92,7 @@ def describe(
         0.0 if turning is None else since or turning.start(now),
         evidence.fingerprint if evidence else "",
     )
+    return now_served.after(previous)
 
 
 def make_service(

@@ -179,7 +179,7 @@ def _tensors(found: Sequence[_Tensor], limits: Limits) -> tuple[NDArray[np.float
 
 def _values(tensor: _Tensor, size: int, index: int) -> NDArray[np.float32]:
     """Return the numbers of one tensor, of which there must be `size`."""
-    data, base64 = bytes(tensor.data), bytes(tensor.base64)
+    data, base64 = (_given(one) for one in (tensor.data, tensor.base64))
     if bool(data) == bool(base64):
         got = "both" if data else "neither"
         raise bad_input(f"expected either data or base64 at input[{index}], got {got}")
@@ -195,6 +195,12 @@ def _values(tensor: _Tensor, size: int, index: int) -> NDArray[np.float32]:
     raise bad_input(
         f"expected {size} numbers at input[{index}], as its shape says, got {commas + 1}"
     )
+
+
+def _given(field: Raw) -> bytes:
+    """Return what a field holds; `null` means that it is absent."""
+    content = bytes(field)
+    return b"" if content == b"null" else content
 
 
 def _decoded(base64: bytes, size: int, index: int) -> NDArray[np.float32]:

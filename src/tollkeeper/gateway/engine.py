@@ -138,7 +138,7 @@ class Engine:
         def work() -> None:
             error: TollkeeperError | None
             try:
-                (error,) = self._service.embedder.embed([Piece(ask, slice(0, len(ask.inputs)))])
+                (error,) = self._service.embed([Piece(ask, slice(0, len(ask.inputs)))])
             except Exception as fault:  # noqa: BLE001 - whatever it was, somebody waits for it
                 error = EncoderError(f"the encoder failed: {type(fault).__name__}")
             if not loop.is_closed():
@@ -193,7 +193,7 @@ class Engine:
     def _work(self, pieces: list[Piece]) -> None:
         failed: list[tuple[Ask, Outcome]] = []
         for alike in _by_modality(piece for piece in pieces if piece.ask.embeddings is None):
-            errors = self._service.embedder.embed(alike)
+            errors = self._service.embed(alike)
             failed += [
                 (piece.ask, error)
                 for piece, error in zip(alike, errors, strict=True)

@@ -13,7 +13,7 @@ from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.ledger.base import Ledger
 from tollkeeper.types import Entry
 
-CACHED_POOLS = 2048  # at 11 KB each, 22 MB
+CACHED_POOLS = 2048  # of at most 16 KiB each, 32 MiB
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from functools import partial
 from itertools import count
 from typing import Final, Protocol, TypeVar
 
-from tollkeeper.errors import ConfigurationError, ConflictError, UnknownNameError
+from tollkeeper.errors import ConfigurationError, ConflictError, GuardError, UnknownNameError
 from tollkeeper.gateway.archive import Archive, Keeper, Kept
 from tollkeeper.gateway.overlaps import Overlap, overlapping
 from tollkeeper.ledger.base import KeepsTenants, Ledger, Move, MovesTenants, Remembers
@@ -135,6 +135,8 @@ class Links:
     def pardon(self, tenant: Tenant, *, by: str = "operator") -> None:
         """Forget what a tenant covered and how suspicious it was; what it was charged stays.
 
+        A state that is damaged begins anew.
+
         Raises:
             ConflictError: an entry was busy for too long; pardon again.
         """
@@ -151,7 +153,12 @@ class Links:
         for archive in self._served:
 
             def forgotten(entry: Entry, at: float, archive: Keeper = archive) -> _Change:
-                return archive.pardoned(archive.load(entry.sketch, at=at)), 0.0, 0
+                try:
+                    kept = archive.load(entry.sketch, at=at)
+                except GuardError:
+                    # Of a damaged state there is nothing to keep.
+                    kept = archive.load(b"", at=at)
+                return archive.pardoned(kept), 0.0, 0
 
             self._commit(archive, name, f"pardon:{name}", forgotten, by=by)
         if _is_joint(self._tenant(name).pool):
@@ -317,12 +324,12 @@ class Links:
     def _unite_in(self, archive: Keeper, pool: str, names: Sequence[str], *, by: str) -> None:
         def union(entry: Entry, at: float) -> _Change:
             own = [self._entry(name, archive) for name in names]
-            kept = [archive.load(one.sketch, at=at) for one in (entry, *own)]
+            joint, *kept = (archive.load(one.sketch, at=at) for one in (entry, *own))
             # What is charged to a linked tenant is charged to its pool too, so what the pool
             # lacks is what was charged elsewhere.
             charge = max(0.0, math.fsum(one.spent for one in own) - entry.spent)
             inputs = max(0, sum(one.queries for one in own) - entry.queries)
-            return archive.united(*kept), charge, inputs
+            return archive.joined(joint, kept), charge, inputs
 
         self._commit(archive, pool, f"link:{pool}<-{','.join(names)}", union, by=by)
 

@@ -236,7 +236,7 @@ def _completed(name: str, plan: Plan) -> Plan:
     # Validated anew: the fields of both may not go together.
     written = _written(plan)
     if "predictions" in written:
-        merged = {**dict(base.predictions), **_written(plan.predictions)}
+        merged = {**_written(base.predictions), **_written(plan.predictions)}
         written["predictions"] = Predictions(**merged)
     return Plan(**{**dict(base), **written})
 

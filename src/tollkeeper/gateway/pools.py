@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +25,27 @@ _log = logging.getLogger("tollkeeper.pools")
 def pool_key(pool: str, fingerprint: str) -> str:
     """Return the ledger's name for a pool under one guard."""
     return f"{pool}@{fingerprint}"
+
+
+@dataclass(frozen=True, slots=True)
+class Former:
+    """What a data directory served before its last start, where that start served no such thing.
+
+    Attributes:
+        model: the encoder's name; empty where none was ever served.
+        dim: its width.
+        profile: the guard profile.
+        fingerprint: of the guard.
+        spec: what the operator named as encoder.
+        predictions: fingerprint of the classifier and its detectors.
+    """
+
+    model: str = ""
+    dim: int = 0
+    profile: str = ""
+    fingerprint: str = ""
+    spec: str = ""
+    predictions: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +67,7 @@ class Deployment:
             before count as of that one.
         predictions: fingerprint of the classifier and its detectors; empty without one.
         alarms: by plan, the suspicion at which accounts of predictions get nothing new.
+        former: what was served last of that which is not served now.
     """
 
     model: str
@@ -61,6 +83,23 @@ class Deployment:
     window_since: float = 0.0
     predictions: str = ""
     alarms: Mapping[str, float] = field(default_factory=dict)
+    former: Former = Former()
+
+    def after(self, previous: Deployment | None) -> Deployment:
+        """Return this deployment with what `previous` knows of what it does not serve itself."""
+        if previous is None:
+            return self
+        last = previous.known()
+        embedded = replace(last, predictions="") if not self.model else Former()
+        former = replace(embedded, predictions="" if self.predictions else last.predictions)
+        return replace(self, former=former)
+
+    def known(self) -> Former:
+        """Return what was served last of embeddings and of predictions, now or before."""
+        predictions = self.predictions or self.former.predictions
+        if not self.model:
+            return replace(self.former, predictions=predictions)
+        return Former(self.model, self.dim, self.profile, self.fingerprint, self.spec, predictions)
 
     def save(self, data_dir: Path) -> None:
         """Write `deployment.json`.
@@ -109,19 +148,20 @@ def check_unchanged(previous: Deployment | None, now: Deployment, *, accepted: b
     """
     if previous is None:
         return
-    if previous.predictions not in ("", now.predictions):
+    last = previous.known()
+    if now.predictions and last.predictions not in ("", now.predictions):
         _log.warning("predictions.changed: accounts of predictions begin anew")
     _check_key_version(previous.key_version, now.key_version, accepted=accepted)
-    if _identity(previous) == _identity(now):
+    if not now.model or not last.model or _identity(last) == _identity(now):
         return
-    renamed = bool(previous.spec) and previous.spec != now.spec
+    renamed = bool(last.spec) and last.spec != now.spec
     # Files of older versions do not hold the SPEC: there another model may be a wish.
-    unknown = not previous.spec and (previous.model, previous.dim) != (now.model, now.dim)
-    if accepted or renamed or unknown or previous.profile != now.profile:
+    unknown = not last.spec and (last.model, last.dim) != (now.model, now.dim)
+    if accepted or renamed or unknown or last.profile != now.profile:
         _log.warning("guard.changed model=%s profile=%s", now.model, now.profile)
         return
     raise ConfigurationError(
-        f"encoder {now.spec!r} with profile {now.profile!r} was {_in_words(previous)} and is now "
+        f"encoder {now.spec!r} with profile {now.profile!r} was {_in_words(last)} and is now "
         f"{_in_words(now)}: coverage, spend and budgets start anew, and if it is another model, "
         "every tenant's space changes and stored documents must be embedded again; restore the "
         "former model and calibration, or pass --accept-new-guard if this is intended"
@@ -139,9 +179,9 @@ def _check_key_version(previous: int, now: int, *, accepted: bool) -> None:
         _log.warning("guard.changed key_version=%s", now)
 
 
-def _identity(deployment: Deployment) -> tuple[str, int, str]:
+def _identity(deployment: Deployment | Former) -> tuple[str, int, str]:
     return deployment.model, deployment.dim, deployment.fingerprint
 
 
-def _in_words(deployment: Deployment) -> str:
+def _in_words(deployment: Deployment | Former) -> str:
     return f"{deployment.model} ({deployment.dim} wide, guard {deployment.fingerprint})"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, TypeVar
@@ -38,6 +39,7 @@ from tollkeeper.types import Account, Images, Probabilities, Scores
 E = TypeVar("E", bound=TollkeeperError)
 
 MOST_TARIFFS = 256
+_log = logging.getLogger("tollkeeper.predictions")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,6 +99,7 @@ class PredictAdmission(BaseAdmission):
     """
 
     remembers = True
+    screens = True
 
     def __init__(
         self,
@@ -144,6 +147,8 @@ class PredictAdmission(BaseAdmission):
         self._response_key = response_key
         self._tariff_of = lru_cache(MOST_TARIFFS)(lambda plan: Tariff.of(plan, evidence))
         self.check(plans)
+        if detector is not None and evidence.account is None:
+            _log.warning("predictions.unfollowed: nothing follows accounts, so no alarm is raised")
 
     def check(self, plans: Plans) -> None:
         """Refuse plans that cannot hold here.
@@ -163,6 +168,21 @@ class PredictAdmission(BaseAdmission):
         """Return the tariff of an account."""
         return self._tariff_of(self.plans.of(account.plan).plan)
 
+    def screen(self, kept: Kept, ask: Ask, *, spent: float) -> None:
+        """Refuse new inputs of an account in alarm or over its budget; see `BaseAdmission`."""
+        plans, past = self.plans, Past.of(kept)
+        _, new = self._new(ask, past)
+        if not len(new):
+            return
+        check_budget(spent + len(new), ask.account.budget)
+        tariff = self._tariff_of(plans.of(ask.account.plan).plan)
+        if not (self._enforced(plans, ask.account) and tariff.alarms(past.suspicion)):
+            return
+        if _is_promised(ask, new, past) or self.granted(ask.account) is not None:
+            return
+        note = f"{len(new)} new, not looked at, account at {past.suspicion:.4g}"
+        raise _with_note(BudgetExhausted(EXHAUSTED), note)
+
     def admit(self, kept: Kept, asks: Sequence[Ask], *, spent: float) -> Admitted | None:
         """Decide about one request; see `BaseAdmission`."""
         if len(asks) > 1:
@@ -181,8 +201,7 @@ class PredictAdmission(BaseAdmission):
 
     def _query(self, ask: Ask, kept: Kept) -> _Query:
         plans, past = self.plans, Past.of(kept)  # plans may be replaced meanwhile
-        marks = np.array([self._mark(item) for item in ask.inputs], np.uint32)
-        fresh = past.unseen(marks)
+        fresh, new = self._new(ask, past)
         scores = np.concatenate(ask.scores)[fresh] if ask.scores else np.zeros(int(fresh.sum()))
         return _Query(
             ask,
@@ -191,10 +210,16 @@ class PredictAdmission(BaseAdmission):
             past,
             kept.since,
             fresh,
-            marks[fresh],
+            new,
             scores,
             self._evidence.ranks(scores),
         )
+
+    def _new(self, ask: Ask, past: Past) -> tuple[NDArray[np.bool_], Marks]:
+        """Return which inputs of a request are new to its pool, and the marks of these."""
+        marks = np.array([self._mark(item) for item in ask.inputs], np.uint32)
+        fresh = past.unseen(marks)
+        return fresh, marks[fresh]
 
     def _mark(self, item: Any) -> int:
         """Return what an input is recognized by: a keyed hash, the same in every process."""
@@ -203,29 +228,37 @@ class PredictAdmission(BaseAdmission):
 
     def _decide(self, query: _Query) -> Admitted:
         """Refuse, or take the toll, or answer; in shadow only say which."""
-        if query.enforced and query.tariff.alarms(query.past.suspicion):
+        alarmed = query.enforced and query.tariff.alarms(query.past.suspicion)
+        promised = _is_promised(query.ask, query.new, query.past)
+        if alarmed and not promised:
             raise _with_note(BudgetExhausted(EXHAUSTED), query.where())
         trail, after = self._watched(query, query.past)
         due_s = query.tariff.work(query.scores) / self._hash_rate
         where = query.where(after.suspicion, due_s)
-        refusal = _refusal(query, trail)
-        if refusal is not None and query.enforced:
-            return self._refused(query, after, trail, _with_note(refusal, where))
+        refusal: RefusalError | RequestError | None
+        refusal = _refusal(query, () if promised and due_s else trail)
         paid_s, action = 0.0, "challenged" if due_s else "answered"
+        if query.enforced and refusal is None and due_s:
+            try:
+                paid_s, action = self.booth.collect(query.ask, due_s, query.tariff), "paid"
+            except (RefusalError, RequestError) as error:
+                # Who is in alarm and holds no payment is not told a price.
+                refusal = BudgetExhausted(EXHAUSTED) if alarmed else error
         if refusal is not None:
+            if query.enforced:
+                return self._refused(query, after, trail, _with_note(refusal, where))
             action = action_of(refusal)
-        elif due_s and query.enforced:
-            paid_s, action = self._collect(query, due_s, where), "paid"
         self._observe(query)
         decision, note = Decision(action, where, paid_s), partial(self._noted, query)
         return self._answered(query, query.asked(after), note, decision)
 
     def _refused(
-        self, query: _Query, after: Past, trail: Scores, refusal: RefusalError
+        self, query: _Query, after: Past, trail: Scores, refusal: RefusalError | RequestError
     ) -> Admitted:
         """Keep what a refusal taught about the account; where it taught nothing, just refuse.
 
-        So whoever repeats what was refused fills no ledger with it.
+        So whoever repeats what was refused fills no ledger with it. A price is a refusal too: who
+        is asked for one learns how suspicious an input is, paid or not.
         """
         self._observe(query)
         if self._evidence.account is None or among(query.new, query.past.watched).all():
@@ -236,15 +269,8 @@ class PredictAdmission(BaseAdmission):
         return self._answered(query, after.with_watched(query.new), learn, decision, refusal)
 
     def _observe(self, query: _Query) -> None:
-        for rank in query.ranks.tolist():
+        for rank in query.ranks[~among(query.new, query.past.watched)].tolist():
             self._metrics.ranks.observe(rank)
-
-    def _collect(self, query: _Query, due_s: float, where: str) -> float:
-        try:
-            return self.booth.collect(query.ask, due_s, query.tariff)
-        except (RefusalError, RequestError) as error:
-            self.refund([query.ask])
-            raise _with_note(error, where) from None
 
     def _watched(self, query: _Query, past: Past) -> tuple[Scores, Past]:
         """Let the account detector see what is new.
@@ -253,9 +279,12 @@ class PredictAdmission(BaseAdmission):
             The account's suspicion before each new input, and its past after all of them.
         """
         fed = ~among(query.new, past.watched)
-        found, state = self._update(query, past.account, fed) if fed.any() else ([], past.account)
+        found, state = np.empty(0), past.account
+        if fed.any():
+            found, state = self._update(query, past.account, fed)
         # What is not looked at again leaves suspicion as it was.
-        trail = np.concatenate([[past.suspicion], found])[np.cumsum([0, *fed])]
+        known = np.concatenate([[past.suspicion], found + past.burden])
+        trail = known[np.cumsum([0, *fed])]
         return trail[:-1], replace(past, suspicion=float(trail[-1]), account=state)
 
     def _update(self, query: _Query, state: bytes, fed: NDArray[np.bool_]) -> tuple[Scores, bytes]:
@@ -290,7 +319,7 @@ class PredictAdmission(BaseAdmission):
         after: Past,
         note: Callable[[Past], Past],
         decision: Decision,
-        refusal: RefusalError | None = None,
+        refusal: RefusalError | RequestError | None = None,
     ) -> Admitted:
         """Return what leaves, if anything does; `note` does to another past what led to `after`."""
         answers = query.answers
@@ -310,13 +339,24 @@ class PredictAdmission(BaseAdmission):
         )
 
 
-def _refusal(query: _Query, trail: Scores) -> RefusalError | None:
+def _is_promised(ask: Ask, new: Marks, past: Past) -> bool:
+    """Return whether a request brings the payment of a price that was named for it.
+
+    Then it was before the alarm, and what it taught is known: naming the price may have raised the
+    alarm, and who pays is answered like who was asked no price. Nothing else holds such a proof, as
+    it is bound to the body of its request.
+    """
+    proof = ask.proof
+    return proof is not None and not proof.is_pass and bool(among(new, past.watched).all())
+
+
+def _refusal(query: _Query, trail: Iterable[float]) -> RefusalError | None:
     """Return why new inputs are not answered: their account's alarm, or the rank of one.
 
     The client learns which input it is, and no more.
     """
     tariff = query.tariff
-    if any(map(tariff.alarms, trail.tolist())):
+    if any(map(tariff.alarms, trail)):
         return BudgetExhausted(EXHAUSTED)
     if tariff.refuse_rank is None or not (query.ranks >= tariff.refuse_rank).any():
         return None

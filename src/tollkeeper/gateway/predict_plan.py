@@ -46,7 +46,7 @@ class Output(_Frozen):
     Attributes:
         top_k: keep so many classes.
         decimals: round to so many; 0 leaves the label alone.
-        noise: standard deviation of noise that is the same whenever an input is asked.
+        noise: standard deviation of noise that is the same whenever an input is asked, at most 10.
         reverse_sigmoid: its constants.
         mad: turns a thief's gradient; needs a detector file with a surrogate.
         adaptive_misinformation: wrong where the classifier is unsure; needs a misinformer.
@@ -54,7 +54,7 @@ class Output(_Frozen):
 
     top_k: int | None = Field(default=None, ge=1)
     decimals: int | None = Field(default=None, ge=0, le=7)
-    noise: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    noise: float | None = Field(default=None, gt=0, le=10)
     reverse_sigmoid: ReverseSigmoidSetting | None = None
     mad: MadSetting | None = None
     adaptive_misinformation: MisinformationSetting | None = None
@@ -97,8 +97,3 @@ class Predictions(_Frozen):
         ):
             raise ValueError("expected challenge_rank below refuse_rank, to be reached")
         return self
-
-    @property
-    def detects(self) -> bool:
-        """Return whether anything here needs a detector."""
-        return (self.refuse_rank, self.challenge_rank, self.alarm) != (None, None, None)

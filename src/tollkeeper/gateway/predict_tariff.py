@@ -98,17 +98,17 @@ class Tariff:
         """Give a plan its meaning.
 
         Raises:
-            ConfigurationError: too few honest scores for its ranks, or a network is missing.
+            ConfigurationError: too few honest scores for its ranks, or nothing in the detector file
+                that alarms or that its outputs need.
         """
         told = plan.predictions
         text = f"{told.model_dump_json(exclude={'outputs'})}|{plan.puzzle}|{evidence.fingerprint}"
-        account = evidence.account
         return cls(
             plan,
             hashlib.sha256(text.encode()).hexdigest()[:VERSION_CHARS],
             _price(told, evidence),
             _refuse_rank(told, evidence),
-            None if account is None or told.alarm is None else account.alarm_at(told.alarm),
+            _alarm_at(told, evidence),
             tuple(response_of(output, evidence.graphs or {}) for output in told.outputs),
         )
 
@@ -171,3 +171,18 @@ def _refuse_rank(told: Predictions, evidence: Evidence) -> float | None:
             f"{count}; no query could rank so high"
         )
     return told.refuse_rank
+
+
+def _alarm_at(told: Predictions, evidence: Evidence) -> float | None:
+    if told.alarm is None:
+        return None
+    if evidence.account is not None:
+        return evidence.account.alarm_at(told.alarm)
+    # What every plan has unless it is written cannot end the start; `PredictAdmission` warns.
+    if evidence.detector is not None and "alarm" in told.model_fields_set:
+        raise ConfigurationError(
+            f"alarm {told.alarm}: expected a detector file that follows accounts, got one with "
+            f"{evidence.detector.name} alone; fit anew with `tollkeeper detectors fit`, or write "
+            "`alarm: null`"
+        )
+    return None

@@ -133,15 +133,18 @@ class Gateway:
         check_unchanged(previous, deployment, accepted=settings.accept_new_guard)
         self._evidence = evidence
         self._deployment, self._data_dir = deployment, settings.data_dir
-        self._keep_deployment()
         token = settings.admin_token.get_secret_value() if settings.admin_token else None
         self._operator.check_plans(self._operator.plans)
         self._operator.unite_pools()
         self._warn_of_plans()
         self._retention_days = settings.retention_days
-        self._link_overlap = settings.link_overlap
+        self._link_overlap = settings.link_overlap if self._guarded else None
         if self._link_overlap is not None:
             self._operator.check_evidence()
+        elif settings.link_overlap is not None:
+            _log.warning("links.unwatched: link_overlap compares embeddings, and none are served")
+        # Now that nothing can end the start any more.
+        self._keep_deployment()
         self.admin_plane = create_admin_app(
             self._operator,
             metrics=metrics,

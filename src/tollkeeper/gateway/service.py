@@ -24,7 +24,7 @@ from tollkeeper.errors import (
 )
 from tollkeeper.gateway.admission import Admission
 from tollkeeper.gateway.admits import Admitted, BaseAdmission
-from tollkeeper.gateway.archive import Keeper
+from tollkeeper.gateway.archive import Keeper, Kept
 from tollkeeper.gateway.asks import Answer, Ask, Charge
 from tollkeeper.gateway.backlog import Piece
 from tollkeeper.gateway.embedder import Embedder
@@ -32,13 +32,14 @@ from tollkeeper.gateway.heads import Head, Heads, failure
 from tollkeeper.gateway.journal import Journal
 from tollkeeper.gateway.metrics import Metrics
 from tollkeeper.gateway.policy import action_of
+from tollkeeper.gateway.screen import Screen
 from tollkeeper.gateway.work import (
     Work,
     alike,
     answer_of,
     entries_of,
     is_linked,
-    take_answered,
+    take_stored,
     tally_of,
 )
 from tollkeeper.guard.guard import Guard
@@ -95,6 +96,7 @@ class Service:
         self._heads = Heads(ledger, self._archive, metrics, fail_open=self._open)
         self._lock = threading.Lock()
         self._turn = threading.Lock()
+        self._screen = Screen(admission, archive, ledger)
 
     def exposure(self, account: Account) -> float:
         """Return the coverage of an account's pool that its plan sees.
@@ -123,6 +125,25 @@ class Service:
             InputError: wrong modality or too many dimensions.
         """
         self.embedder.check(ask)
+
+    def embed(self, pieces: Sequence[Piece]) -> list[TollkeeperError | None]:
+        """Embed pieces of one modality; what is refused anyway costs no call of the encoder.
+
+        Returns:
+            For each piece None, or the error to give its ask.
+        """
+        refused = [self._screened(piece) for piece in pieces]
+        rest = [piece for piece, error in zip(pieces, refused, strict=True) if error is None]
+        embedded = iter(self.embedder.embed(rest) if rest else ())
+        return [next(embedded) if error is None else error for error in refused]
+
+    def _screened(self, piece: Piece) -> TollkeeperError | None:
+        """Return why the ask of a piece is not answered, where its pool's state tells already."""
+        now = self._clock()
+        found = None if piece.rows.start else self._screen.refusal(piece.ask, at=now)
+        if found is not None:
+            self._refused(found[1], now, piece.ask, found[0])
+        return found and found[0]
 
     # -- step 2 ------------------------------------------------------------------
 
@@ -179,6 +200,7 @@ class Service:
         if charge.submission is None:
             # Refused, perhaps for a state that an operator has changed since.
             self._heads.drop(pool)
+            self._screen.note(pool)
         return charge
 
     def _admit(self, work: Work, asks: list[Ask], charge: Charge) -> None:
@@ -187,7 +209,7 @@ class Service:
         try:
             admitted = self.admission.admit(head.kept, asks, spent=head.spent)
         except (RefusalError, RequestError, SpentError) as error:
-            self._refused(work, asks[0], error)
+            self._refused(head.kept, work.now, asks[0], error)
             charge.asks.extend(asks)
             charge.answers.extend([error] * len(asks))
             return
@@ -195,10 +217,8 @@ class Service:
             for ask in asks:
                 self._admit(work, [ask], charge)
             return
-        if admitted.refusal is None:
-            charge.tallies.append(tally_of(asks, admitted))
-        else:
-            self._note_refusal(asks[0].account, admitted.refusal)
+        charge.tallies.append(tally_of(asks, admitted))
+        charge.stored.update(map(id, asks))
         head.kept = admitted.kept
         if self.admission.remembers and is_linked(asks[0]):
             self._mark_own(work, asks[0].account.tenant, admitted)
@@ -236,25 +256,22 @@ class Service:
             )
         )
 
-    def _refused(self, work: Work, ask: Ask, error: TollkeeperError) -> None:
+    def _refused(self, kept: Kept, now: float, ask: Ask, error: TollkeeperError) -> None:
         """Tell the operator, not the client, why a request is not answered."""
         if isinstance(error, SpentError):
             self.metrics.fallbacks.labels("spent", "closed").inc()
             return
-        coverage = self._archive.reached(work.head.kept)
-        self._note_refusal(ask.account, error)
+        coverage = self._archive.reached(kept)
+        mode = "enforce" if self.admission.enforces(ask.account) else "shadow"
+        self._decisions.labels(action_of(error), mode).inc()
         self.journal.note(
             replace(
-                self._blank(work.now, ask.account, ask.request_id),
+                self._blank(now, ask.account, ask.request_id),
                 coverage=coverage,
                 decision=action_of(error),
                 reason="; ".join(getattr(error, "__notes__", ())) or str(error),
             )
         )
-
-    def _note_refusal(self, account: Account, error: TollkeeperError) -> None:
-        mode = "enforce" if self.admission.enforces(account) else "shadow"
-        self._decisions.labels(action_of(error), mode).inc()
 
     def _blank(self, at: float, account: Account, request_id: str) -> Record:
         """Return a record of a request that says nothing yet of what became of it."""
@@ -300,8 +317,8 @@ class Service:
 
         Returns:
             Answers in the order of `charge.asks`, and what to pass to `charge` again: after a
-            conflict with another writer those that would have been answered, which are then
-            not among `charge.asks` any more.
+            conflict with another writer those whose outcome was not stored, which are then not
+            among `charge.asks` any more.
         """
         failed = None if charge.future is None else failure(charge.future)
         if failed is None:
@@ -311,7 +328,7 @@ class Service:
         attempts = min(ask.attempts for ask in charge.asks)
         if isinstance(failed, ConflictError) and attempts < MAX_ATTEMPTS:
             self.metrics.conflicts.inc()
-            again = take_answered(charge)
+            again = take_stored(charge)
             self.give_back(again)
             for ask in again:
                 ask.attempts += 1
@@ -357,7 +374,7 @@ class Service:
                 ledger itself failed while storing.
         """
         self.check(ask)
-        (error,) = self.embedder.embed([Piece(ask, slice(0, len(ask.inputs)))])
+        (error,) = self.embed([Piece(ask, slice(0, len(ask.inputs)))])
         if error is not None:
             raise error
         pending = [ask]

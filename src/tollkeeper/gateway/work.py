@@ -55,12 +55,16 @@ def alike(asks: Sequence[Ask]) -> Iterable[list[Ask]]:
     return groups.values()
 
 
-def take_answered(charge: Charge) -> list[Ask]:
-    """Take the asks out of a charge that were to be answered; what was refused stays."""
+def take_stored(charge: Charge) -> list[Ask]:
+    """Take the asks out of a charge whose outcome its commit stores; the others stay.
+
+    A refusal that changes a state is among them: given without that change, it would be free.
+    """
     pairs = list(zip(charge.asks, charge.answers, strict=True))
-    charge.asks = [ask for ask, answer in pairs if not isinstance(answer, Answer)]
-    charge.answers = [answer for _, answer in pairs if not isinstance(answer, Answer)]
-    return [ask for ask, answer in pairs if isinstance(answer, Answer)]
+    taken = [ask for ask in charge.asks if id(ask) in charge.stored]
+    charge.asks = [ask for ask, _ in pairs if id(ask) not in charge.stored]
+    charge.answers = [answer for ask, answer in pairs if id(ask) not in charge.stored]
+    return taken
 
 
 def answer_of(ask: Ask, admitted: Admitted, rows: slice) -> Answer:
@@ -75,12 +79,13 @@ def answer_of(ask: Ask, admitted: Admitted, rows: slice) -> Answer:
 
 
 def tally_of(asks: Sequence[Ask], admitted: Admitted) -> Tally:
-    """Return what to count of asks that were admitted together."""
+    """Return what to count of asks that were admitted together; of what is refused no input."""
+    answered = admitted.refusal is None
     return Tally(
         asks[0].modality,
         len(asks),
-        sum(len(ask.inputs) for ask in asks),
-        float(admitted.opened.sum()),
+        sum(len(ask.inputs) for ask in asks) if answered else 0,
+        float(admitted.opened.sum()) if answered else 0.0,
         int(np.count_nonzero(admitted.noise_scale)),
         admitted.coverage,
         admitted.decision.action,

@@ -101,17 +101,18 @@ def canonical(inputs: Batch, shape: tuple[int, int, int], *, name: str) -> Image
     Raises:
         InputError: another size or number of channels, NaN, or values out of range.
     """
-    rows = np.empty((len(inputs), *shape), np.float32)
-    for position, item in enumerate(inputs):
-        tensor = _tensor(np.asarray(item), channels=shape[0])
-        if tensor is None or tensor.shape != shape:
-            found = np.shape(item)
+    items = [np.asarray(item) for item in inputs]
+    for position, item in enumerate(items):
+        if not _fits(item, shape):
             raise InputError(
                 f"input {position}: expected a picture of {shape[1]} x {shape[2]} pixels or a "
-                f"tensor of shape {shape} for model {name!r}, got shape {found}",
+                f"tensor of shape {shape} for model {name!r}, got shape {item.shape}",
                 param="input",
             )
-        rows[position] = tensor
+    # Reserved only now, or many small inputs would take the memory of as many large ones.
+    rows = np.empty((len(items), *shape), np.float32)
+    for row, item in zip(rows, items, strict=True):
+        row[:] = _tensor(item, channels=shape[0])
     # Not `rows.min() < 0`: NaN must fail too.
     if rows.size and not (rows.min() >= 0 and rows.max() <= 1):
         where = int(np.argmin([bool(row.min() >= 0 and row.max() <= 1) for row in rows]))
@@ -123,14 +124,19 @@ def canonical(inputs: Batch, shape: tuple[int, int, int], *, name: str) -> Image
     return rows
 
 
-def _tensor(item: np.ndarray, *, channels: int) -> np.ndarray | None:
-    """Return a picture as a tensor; None if it is neither."""
-    if item.ndim != 3:
-        return None
-    if item.dtype == np.uint8 and item.shape[2] == 3:
+def _fits(item: np.ndarray, shape: tuple[int, int, int]) -> bool:
+    """Return whether an input is a picture or a tensor of this shape."""
+    if item.dtype == np.uint8:
+        return shape[0] in (1, 3) and item.shape == (*shape[1:], 3)
+    return item.dtype == np.float32 and item.shape == shape
+
+
+def _tensor(item: np.ndarray, *, channels: int) -> np.ndarray:
+    """Return a picture or a tensor as a tensor."""
+    if item.dtype == np.uint8:
         if channels == 1:
             # In integers, so that a gray picture keeps its values.
             weighted = item.astype(np.uint32) @ np.array([_RED, _GREEN, _BLUE], np.uint32)
             item = ((weighted + 500) // 1000)[:, :, None]
         return np.moveaxis(item.astype(np.float32) / np.float32(255), 2, 0)
-    return item if item.dtype == np.float32 else None
+    return item

@@ -6,6 +6,7 @@ inference_rest.md of kserve/open-inference-protocol). Everything here is a pure 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,10 @@ from numpy.typing import NDArray
 from tollkeeper.encoders.base import checked
 from tollkeeper.errors import ConfigurationError, EncoderError
 from tollkeeper.types import Images
+
+_MOST_VALUES = 1 << 26
+"""Numbers in one request that a server may ask for: 256 MiB, 512 pictures of 3 x 224 x 224 among
+them."""
 
 _FLOATS = {"FP16", "BF16", "FP32", "FP64"}
 _NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -86,10 +91,20 @@ def parse_metadata(body: bytes, *, prefer: str) -> Model:
             f"expected a model of one input and an output of floats, got {_words(found.inputs)} "
             f"and {_words(found.outputs)}"
         )
+    if len({one.name for one in found.outputs}) != len(found.outputs):
+        raise ConfigurationError(
+            f"expected outputs of different names, got {_words(found.outputs)}"
+        )
     (taken,) = found.inputs
+    picture = _picture(taken)
+    if max(taken.shape) > _MOST_VALUES or math.prod(map(abs, taken.shape)) > _MOST_VALUES:
+        raise ConfigurationError(
+            f"expected a model whose request holds at most {_MOST_VALUES:,} numbers, got "
+            f"{_words([taken])}"
+        )
     return Model(
         input=taken.name,
-        picture=_picture(taken),
+        picture=picture,
         rank=len(taken.shape),
         batch=taken.shape[0] if taken.shape[0] > 0 else None,
         output=prefer if prefer in outputs else outputs[0],
