@@ -195,3 +195,11 @@ def test_a_detector_for_other_inputs_does_not_start() -> None:
     bad = replace(BUNDLE, detectors={"brightness": MaxSoftmax((3, 4, 4), 3)})
     with pytest.raises(ConfigurationError, match=r"max-softmax of the detector file fails"):
         evidence_of(bad, TOY, digest=b"")
+
+
+def test_an_account_detector_keeps_little() -> None:
+    """One whose state would take an account beyond 16 KiB is refused by name."""
+    large = BrightnessCounter()
+    large.state_bytes = 1000
+    with pytest.raises(ConfigurationError, match="at most 992 bytes for each account, got 1000"):
+        evidence_of(replace(BUNDLE, account=large), TOY, digest=b"")
