@@ -113,55 +113,57 @@ def main() -> None:
     images, labels = pictures("mnist", "train")
     order = rng.permutation(len(images))
     own, rest = order[:FOR_VICTIM], order[FOR_VICTIM:]
-    network = train_victim(images[own], labels[own], rng, bar)
-    victim = write_victim(network, given.out / "encoders" / "weights")
-    misinformer = fit_misinformer(
-        conv3(SHAPE, len(CLASSES), rng, width=BESIDE),
-        images[own],
-        labels[own],
-        rng=rng,
-        progress=bar,
-    )
+    weights = given.out / "encoders" / "weights"
+    victim = write_victim(train_victim(images[own], labels[own], rng, bar), weights)
+    graphs = response_networks(images[own], labels[own], rng, bar)
+    recipe = recipe_for(SHAPE, epochs=given.epochs, labels=True)
     bundle = fit_bundle(
-        victim,
-        images[rest],
-        labels[rest],
-        recipe=recipe_for(SHAPE, epochs=given.epochs, labels=True),
-        graphs={
-            "misinformer": misinformer,
-            "surrogate": random_surrogate(SHAPE, len(CLASSES), rng, width=BESIDE),
-        },
-        rng=rng,
-        progress=bar,
+        victim, images[rest], labels[rest], recipe=recipe, graphs=graphs, rng=rng, progress=bar
     )
     bar.close()
     spent = time.perf_counter() - began
-    folder = given.out / "detectors" / "weights"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{NAME}.tkd"
+    path = given.out / "detectors" / "weights" / f"{NAME}.tkd"
+    path.parent.mkdir(parents=True, exist_ok=True)
     save_bundle(path, bundle)
     facts = {
-        "command": f"python training/digits.py --out DIR --epochs {given.epochs} "
-        f"--seed {given.seed} --threads {given.threads}",
+        **circumstances(given),
         "training_seconds": round(spent),
         "training_images": {"victim": len(own), "detectors": len(rest)},
+        "bytes": {
+            f"{NAME}.onnx": (weights / f"{NAME}.onnx").stat().st_size,
+            f"{NAME}.tkd": path.stat().st_size,
+        },
+        "measured": measure(victim, load_bundle(path), pictures, seed=given.seed),
+    }
+    text = json.dumps(facts, indent=1) + "\n"
+    path.with_suffix(".json").write_text(text, encoding="utf-8")
+    (weights / f"{NAME}.md").write_text(card(facts), encoding="utf-8")
+    print(text)
+
+
+def response_networks(
+    images: Images, labels: Any, rng: np.random.Generator, bar: Bar
+) -> dict[str, bytes]:
+    """Return the networks that responses need."""
+    misinformer = fit_misinformer(
+        conv3(SHAPE, len(CLASSES), rng, width=BESIDE), images, labels, rng=rng, progress=bar
+    )
+    surrogate = random_surrogate(SHAPE, len(CLASSES), rng, width=BESIDE)
+    return {"misinformer": misinformer, "surrogate": surrogate}
+
+
+def circumstances(given: argparse.Namespace) -> dict[str, Any]:
+    """Return what was run, and with what."""
+    return {
+        "command": f"python training/digits.py --out DIR --epochs {given.epochs} "
+        f"--seed {given.seed} --threads {given.threads}",
         "versions": {
             "python": platform.python_version(),
             "torch": str(torch.__version__),
             "numpy": np.__version__,
             "onnxruntime": onnxruntime.__version__,
         },
-        "bytes": {
-            "digits.onnx": (given.out / "encoders" / "weights" / f"{NAME}.onnx").stat().st_size,
-            "digits.tkd": path.stat().st_size,
-        },
-        "measured": measure(victim, load_bundle(path), pictures, seed=given.seed),
     }
-    text = json.dumps(facts, indent=1) + "\n"
-    path.with_suffix(".json").write_text(text, encoding="utf-8")
-    about = given.out / "encoders" / "weights" / f"{NAME}.md"
-    about.write_text(card(facts), encoding="utf-8")
-    print(text)
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def test_each_kind_of_attack_is_given_what_it_needs(attack: str) -> None:
     """Labels of the pool, accounts, seeds, or nothing but a budget; labels copy too."""
     rng = np.random.default_rng(0)
     scene = _scene(rng)
-    victim = train_victim(scene, replace(SETTING.training, epochs=4), rng=rng)
+    victim = train_victim(scene, replace(SETTING.training, epochs=12, batch=32), rng=rng)
     setting = replace(SETTING, epochs=1 if attack == "dfme" else 80)
     with shared(Stage(scene, victim)) as payload:
         budget = 2500 if attack == "dfme" else 40

@@ -21,6 +21,7 @@ from tollkeeper.bench.predict import (
     same_ratio,
 )
 from tollkeeper.bench.predict.plan import SMOKE
+from tollkeeper.bench.predict.streams import Stream
 from tollkeeper.data import Dataset
 from tollkeeper.errors import ConfigurationError
 
@@ -105,24 +106,28 @@ def test_accounts_are_cut_and_judged_by_their_last_score(drawn: Load) -> None:
     scene = same_detection.EXPERIMENT.scales["smoke"]
     made = accounts_deployment(scene.plans["mnist"])
     watching = accounts.watchers(made, rng)
+    honest = accounts.Asked(made.scene.honest, made.answers, made.honest_scores())
     many = {
-        accounts.HONEST: tuple(
-            np.concatenate([one] * 3) for one in (made.scene.honest, made.answers)
-        ),
-        "same_picture": tuple(
-            np.repeat(one[:1], 240, axis=0) for one in (made.scene.honest, made.answers)
-        ),
+        accounts.HONEST: honest[np.tile(np.arange(80), 3)],
+        "same_picture": honest[np.zeros(240, np.intp)],
+        "odd": replace(honest, scores={name: one + 99 for name, one in honest.scores.items()})[
+            np.tile(np.arange(80), 3)
+        ],
     }
-    found = accounts.judged(made, watching, many, rng=rng)  # type: ignore[arg-type]
+    found = accounts.judged(made, watching, many, rng=rng)
     assert found["alarmed.mnist.accounts50.seat.same_picture"].value == 1
     assert found["alarmed.mnist.accounts50.prada.honest"].value == 0
-    assert "alarmed.mnist.accounts50.history.honest" in found
+    for name in ("history", "mean-fused", "share-fused", "mean-max-softmax", "fdinet"):
+        assert found[f"alarmed.mnist.accounts50.{name}.odd"].value == 1
+        assert f"auroc.mnist.accounts50.{name}.same_picture" in found
+    for name in ("history", "mean-fused", "share-fused", "mean-max-softmax"):
+        assert found[f"alarmed.mnist.accounts50.{name}.honest"].value <= 0.25
     assert found["auroc.mnist.accounts50.seat.same_picture"].value == 1
     assert not any("accounts100" in name for name in found)
 
 
 def accounts_deployment(plan: Any) -> Any:
-    """Return a deployment with the fused score."""
+    """Return a deployment with the scores that accounts are followed by."""
     from tollkeeper.bench.predict.deployment import deploy
 
     return deploy(
@@ -132,8 +137,68 @@ def accounts_deployment(plan: Any) -> Any:
         clock=lambda: 0.0,
         tell=lambda _: None,
         data={},
-        names=("same", "fused"),
+        names=("floors", "fdinet", "fused"),
     )
+
+
+def test_scores_of_accounts_are_of_the_queries_so_far() -> None:
+    """A mean and a share are taken over what an account has asked, and judged at its end."""
+    none = np.zeros((4, 1), np.float32)
+    asked = accounts.Asked(none, none, {"one": np.array([0.0, 2.0, 1.0, 5.0])})
+    assert accounts._running("one", asked).tolist() == [0, 1, 1, 2]
+    assert accounts._running("one", asked, above=1.5).tolist() == [0, 0.5, 1 / 3, 0.5]
+    watcher = accounts._summed("one", np.zeros(50), np.random.default_rng(0))
+    assert watcher.alarms(np.array([1.0, 1.0])).tolist() == [False, True]
+    assert not watcher.alarms(np.zeros(2)).any()
+
+
+def test_as_many_honest_queries_as_malicious_are_judged() -> None:
+    """The thief's seeds are replaced by nothing: honest queries are left out with them."""
+    none = np.zeros((40, 1), np.float32)
+    stream = Stream("jbda", none, none, seeds=10, copied=0, agreed=0)
+    scored = same_detection._Scored(stream, {"one": np.arange(90.0)}, {"one": np.arange(40.0)})
+    for seeds, count in ((False, 30), (True, 40)):
+        honest, malicious = scored.at(40, seeds=seeds)
+        assert len(honest["one"]) == len(malicious["one"]) == count
+
+
+def test_defenders_networks_are_trained_as_the_victim_is() -> None:
+    """Images are shifted and mirrored in training alone; epochs, rate and size are the victim's."""
+    import torch
+
+    from tollkeeper.bench.predict.plan import CPU
+    from tollkeeper.bench.predict.victims import Augmented
+
+    training = CPU["cifar10"].training
+    assert CPU["cifar10"].fitting.recipe(training).schedule == training.schedule()
+    network = Augmented(torch.nn.Identity(), np.random.default_rng(0))
+    image = torch.arange(64.0).reshape(1, 1, 8, 8)
+    assert torch.equal(network.eval()(image), image)
+    moved = [network.train()(image) for _ in range(4)]
+    assert not all(torch.equal(one, image) for one in moved)
+    assert all(one.shape == image.shape for one in moved)
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "cifar10"])
+def test_images_like_the_honest_ones_are_not_told_apart(drawn: Load, dataset: str) -> None:
+    """No detector separates an insider's images: the parts of a scene do not leak into scores."""
+    from tollkeeper.bench.predict.deployment import deploy
+    from tollkeeper.bench.predict.metrics import figures
+
+    tiny = SMOKE[dataset]
+    made = deploy(
+        dataset,
+        replace(tiny, sizes=replace(tiny.sizes, train=100, honest=300, calibration=0, insider=400)),
+        rng=np.random.default_rng(0),
+        clock=lambda: 0.0,
+        tell=lambda _: None,
+        data={},
+    )
+    insider = made.scene.insider
+    asked = made.scores(insider, made.victim.embed(insider))
+    for name, honest in made.honest_scores().items():
+        # Three standard errors of 300 against 400.
+        assert abs(figures(honest, asked[name])["auroc"] - 0.5) < 0.067, name
 
 
 def test_budgets_without_as_many_honest_users_are_refused() -> None:

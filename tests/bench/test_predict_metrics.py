@@ -8,12 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tollkeeper.bench.predict.bootstrap import differences, estimates
 from tollkeeper.bench.predict.metrics import (
     FIGURES,
     accuracy,
     agreement,
-    bounds,
     divergence,
     figures,
 )
@@ -104,80 +102,11 @@ def test_of_a_tpr_with_several_fprs_the_most_counts() -> None:
     assert figures(honest, malicious)["fpr95"] == pytest.approx(0.75)
 
 
-def test_what_nothing_tells_apart_bounds_what_can_be_found() -> None:
-    """A fifth of seeds: AUROC at most .9 and FPR95 at least .75, met by the perfect detector."""
-    assert bounds(0.2) == pytest.approx((0.9, 0.75))
-    assert bounds(0.0) == (1.0, 0.0)
-    assert bounds(0.01)[1] == 0
-    honest = np.arange(20_000.0)
-    found = figures(honest, np.r_[honest[2::5], np.full(16_000, 1e6)])
-    assert found["auroc"] == pytest.approx(0.9, abs=1e-3)
-    assert found["fpr95"] == pytest.approx(0.75, abs=1e-3)
-
-
 @pytest.mark.parametrize("bad", [[], [np.nan, 1.0], [[1.0]]])
 def test_scores_that_are_none_are_refused(bad: list[float]) -> None:
     """Both lists must hold numbers."""
     with pytest.raises(ValueError, match="one or more malicious scores"):
         figures(np.ones(3), np.array(bad, np.float64))
-
-
-def test_intervals_hold_the_value_and_shrink_with_queries() -> None:
-    """At 1,000 queries and an AUROC of .93 the standard error is about .6 points."""
-    rng = np.random.default_rng(3)
-    few, many = (
-        estimates(rng.normal(0, 1, size), rng.normal(2.087, 1, size), rng=rng)["auroc"]
-        for size in (250, 1000)
-    )
-    for found in (few, many):
-        assert found.interval[0] <= found.value <= found.interval[1]
-    wide, narrow = (found.interval[1] - found.interval[0] for found in (few, many))
-    assert narrow == pytest.approx(4 * 0.006, rel=0.3)
-    assert wide == pytest.approx(2 * narrow, rel=0.35)
-
-
-def test_intervals_cover_the_truth() -> None:
-    """Of 100 samples about 95 have the true AUROC, .76 for normals one apart, in their interval."""
-    rng = np.random.default_rng(4)
-    hits = 0
-    for _ in range(100):
-        honest, malicious = rng.normal(0, 1, 80), rng.normal(1, 1, 80)
-        low, high = estimates(honest, malicious, rng=rng, resamples=200)["auroc"].interval
-        hits += low <= 0.7602 <= high
-    assert 88 <= hits <= 99
-
-
-def test_paired_samples_tell_detectors_apart_that_apart_do_not() -> None:
-    """A detector that is another one plus a little noise differs by a narrow interval."""
-    rng = np.random.default_rng(5)
-    honest, malicious = rng.normal(0, 1, 400), rng.normal(1, 1, 400)
-    worse = [scores + rng.normal(0, 0.3, 400) for scores in (honest, malicious)]
-    paired = differences((honest, malicious), (worse[0], worse[1]), rng=rng)["auroc"]
-    alone = estimates(honest, malicious, rng=rng)["auroc"]
-    assert paired.interval[0] <= paired.value <= paired.interval[1]
-    width = paired.interval[1] - paired.interval[0]
-    assert width < 0.7 * (alone.interval[1] - alone.interval[0])
-    same = differences((honest, malicious), (honest, malicious), rng=rng)
-    assert {found.interval for found in same.values()} == {(0.0, 0.0)}
-
-
-def test_pairs_must_be_of_the_same_queries() -> None:
-    """Otherwise there is nothing to pair."""
-    with pytest.raises(ValueError, match=r"same queries, got \(3, 3\) and \(3, 4\)"):
-        differences(
-            (np.arange(3.0), np.arange(3.0)),
-            (np.arange(3.0), np.arange(4.0)),
-            rng=np.random.default_rng(0),
-        )
-
-
-def test_the_same_seed_gives_the_same_intervals() -> None:
-    """Nothing but the generator decides."""
-    honest, malicious = _scores(6, 50, 50, 5)
-    first, second = (
-        estimates(honest, malicious, rng=np.random.default_rng(7), resamples=50) for _ in range(2)
-    )
-    assert first == second
 
 
 def test_copies_are_measured_on_their_answers() -> None:

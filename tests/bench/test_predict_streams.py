@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("torch")
 
 from tollkeeper.bench.predict.plan import SMOKE
-from tollkeeper.bench.predict.rendering import SIDE, like_emnist, like_mnist
+from tollkeeper.bench.predict.rendering import SIDE, leveled, like_emnist, like_mnist
 from tollkeeper.bench.predict.scene import load_scene
 from tollkeeper.bench.predict.streams import EVERYONE, Stream, World, ask
 from tollkeeper.bench.predict.victims import train_victim
@@ -36,17 +36,23 @@ def test_a_thief_spends_its_budget_and_everything_is_recorded(drawn: Load, name:
     scene = load_scene("mnist", PLAN.sizes, rng=rng, data={})
     victim = train_victim(scene, PLAN.training, rng=rng)
     thief = EVERYONE[name]
-    world = World(scene, PLAN.copying, lambda images: images * np.float32(0.5))
+    world = World(scene, PLAN.copying, lambda _, images: images * np.float32(0.5))
     stream = ask(name, thief, world, victim, budget=44, rng=rng, clock=lambda: 0.0)
     assert len(stream.images) == 44
     assert np.allclose(stream.answers, victim.embed(stream.images), atol=1e-6)
     assert 0 <= stream.copied <= 1
-    if thief.seeded:
+    if name.startswith(("jbda", "t_rnd")):
+        assert stream.seeds == len(scene.seeds)
         assert np.array_equal(stream.images[: len(scene.seeds)], scene.seeds)
         moved = np.abs(stream.images[20:40] - scene.seeds).max(axis=(1, 2, 3))
         assert 0 < moved.max() <= 0.051
-    if name == "knockoff_projected":
+    else:
+        assert stream.seeds == 0
+    if name in {"knockoff_projected", "knockoff_projected_fused"}:
         assert stream.images.max() <= 0.5
+    if name.endswith("leveled"):
+        honest = {np.sort(image.ravel()).tobytes() for image in scene.seeds}
+        assert {np.sort(image.ravel()).tobytes() for image in stream.images} <= honest
 
 
 def test_a_smaller_budget_asks_a_part_of_a_larger_one() -> None:
@@ -61,6 +67,25 @@ def test_a_smaller_budget_asks_a_part_of_a_larger_one() -> None:
     counted = stream.first(50, rng=np.random.default_rng(0), seeds=True)
     assert counted.tolist() == [*range(10), *some]
     assert len(stream.first(100, rng=np.random.default_rng(0))) == 90
+
+
+def test_a_stream_that_is_judged_whole_is_not_cut() -> None:
+    """Its rounds do not double, so what a smaller budget would have asked is not known."""
+    nothing = np.zeros((9, 1, 2, 2), np.float32), np.zeros((9, 2), np.float32)
+    stream = Stream("jbda_papernot", *nothing, seeds=2, copied=0, agreed=0, whole=True)
+    rng = np.random.default_rng(0)
+    assert stream.first(9, rng=rng).tolist() == list(range(2, 9))
+    assert stream.first(9, rng=rng, seeds=True).tolist() == list(range(9))
+    assert stream.malicious.tolist() == list(range(2, 9))
+    with pytest.raises(ValueError, match="judged at 9 queries, not at 8"):
+        stream.first(8, rng=rng)
+
+
+def test_pictures_get_the_levels_of_examples() -> None:
+    """The order of a picture's pixels stays; the values are those of the example most like it."""
+    dark, bright = np.array([[[[0, 0], [0, 51]]], [[[255, 204], [102, 255]]]], np.float32) / 255
+    made = leveled(np.array([[[[0.1, 0.3], [0.05, 0.02]]]], np.float32), np.stack([bright, dark]))
+    assert made.tolist() == [[[[0, np.float32(0.2)], [0, 0]]]]
 
 
 def test_a_stream_without_seeds_is_cut() -> None:

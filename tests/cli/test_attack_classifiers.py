@@ -182,3 +182,100 @@ def test_bad_input_is_one_line(steal: Any, victim: str, tmp_path: Path) -> None:
         assert (failed.status, failed.out) == (2, ""), words
         assert len(failed.err.splitlines()) == 1, failed.err
         assert named in failed.err, failed.err
+
+
+class Whiteness:
+    """Scores pictures by their means."""
+
+    name = "whiteness"
+
+    def score(self, inputs: Any, outputs: Any) -> Any:
+        """Return (n,) means."""
+        del outputs
+        return inputs.mean(axis=(1, 2, 3), dtype=np.float64)
+
+
+class Count:
+    """Suspects whoever has asked more than so many."""
+
+    name, state_bytes = "count", 4
+
+    def __init__(self, most: int) -> None:
+        """Let so many be asked."""
+        self.most = most
+
+    def empty(self) -> bytes:
+        """Return no queries."""
+        return bytes(4)
+
+    def update(self, state: bytes, inputs: Any, outputs: Any) -> Any:
+        """Count n queries."""
+        del outputs
+        counts = int.from_bytes(state, "little") + 1 + np.arange(len(inputs))
+        return counts.astype(np.float64), int(counts[-1]).to_bytes(4, "little")
+
+    def alarm_at(self, rate: float) -> float:
+        """Return the count that is too large."""
+        del rate
+        return float(self.most)
+
+
+@pytest.mark.torch
+def test_refused_pictures_are_left_out(
+    steal: Any, victim: str, start_gateway: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A detector that refuses many pictures neither ends the attack nor stops its first query."""
+    honest = np.sort(np.random.default_rng(0).normal(0.3519, 0.0005, 400))
+    plans = {"r": {"predictions": {"refuse_rank": 0.5, "alarm": None}}}
+    gateway = start_gateway(
+        classifier=load_classifier(victim),
+        evidence=Evidence("toy", Whiteness(), honest),
+        plans=plans,
+        plan="r",
+    )
+    monkeypatch.setenv("TOLLKEEPER_TARGET_KEY", gateway.key)
+    for reference in ((), ("--reference", victim)):
+        out = tmp_path / f"out{len(reference)}"
+        done = steal(
+            *("--target", gateway.url, *reference, "--seeds", "1", "--out", out), budget="60"
+        )
+        assert done.status == 0, done.err
+        tree = json.loads((out / "result.json").read_text())
+        (row,) = tree["rows"]
+        assert 5 <= row["queries"] <= 55, row
+        assert 0.3 <= row["figures"]["fidelity"]["mean"] <= 1
+        assert tree["scored_on"] == 90 if reference else tree["scored_on"] < 90
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    "caught", [("knockoff", 0), ("knockoff-adaptive", 1), ("knockoff-adaptive", 8)]
+)
+def test_a_caught_thief_leaves_a_report(
+    steal: Any,
+    victim: str,
+    start_gateway: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caught: tuple[str, int],
+) -> None:
+    """However few answers there were, the row tells how many, why, and what a copy is worth."""
+    name, most = caught
+    gateway = start_gateway(
+        classifier=load_classifier(victim),
+        evidence=Evidence("toy", Whiteness(), np.linspace(0, 1, 400), Count(most)),
+        plans={"r": {"predictions": {"alarm": 0.01}}},
+        plan="r",
+    )
+    monkeypatch.setenv("TOLLKEEPER_TARGET_KEY", gateway.key)
+    words = ("--target", gateway.url, "--reference", victim, "--seeds", "1")
+    done = steal(*words, name=name, budget="60")
+    assert done.status == 0, done.err
+    assert "60 queries: partial: the target takes no more from this account" in done.err
+    assert "run again later" not in done.err
+    (row,) = json.loads(steal("--json", *words, name=name, budget="60").out)["rows"]
+    assert row["queries"] == most
+    assert 0 <= row["figures"]["fidelity"]["mean"] <= 1
+    unknown = steal(*words, "--fail-on", "fidelity@60>1", name=name, budget="60")
+    assert unknown.status == 2
+    failed = steal(*words, "--fail-on", "fidelity@60>=0", name=name, budget="60")
+    assert failed.status == 1

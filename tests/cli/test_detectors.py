@@ -14,6 +14,7 @@ pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch")
 
 from tollkeeper.detectors.bundle import load_bundle  # noqa: E402
+from tollkeeper.detectors.history import History  # noqa: E402
 from tollkeeper.encoders.classifiers.load import load_classifier  # noqa: E402
 from tollkeeper.lab.exporting import export_graph  # noqa: E402
 
@@ -64,6 +65,29 @@ def test_fitted_detectors_guard_their_victim(cli: Callable[..., Any], made: Path
     prose = cli("detectors", "show", made / "made.tkd").out
     assert "* fused" in prose
     assert "for victim (1 x 20 x 20, 3 classes)" in prose
+
+
+def test_a_detector_is_recommended_and_responses_are_packed(
+    cli: Callable[..., Any], made: Path
+) -> None:
+    """`--recommend` picks one, which accounts are followed by; `--responses` adds networks."""
+    more = ("--recommend", "max-softmax", "--responses", "--auxiliary", made / "noise.npy")
+    done = cli(*words(made, "honest.npy", *more, "--epochs", "1"))
+    assert done.status == 0, done.err
+    bundle = load_bundle(made / "made.tkd")
+    assert bundle.recommended == "max-softmax"
+    assert isinstance(bundle.account, History)
+    assert bundle.account.detector.name == "max-softmax"
+    assert sorted(bundle.graphs) == ["misinformer", "surrogate"]
+    assert "consider --recommend" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_the_detectors_of_a_built_in_classifier_are_shown(cli: Callable[..., Any]) -> None:
+    """Nobody has to know where the file lies."""
+    assert "* fused" in cli("detectors", "show", "builtin:digits").out
+    assert "* same" in cli("detectors", "show", "builtin:digits#same").out
+    assert "expected a detector of fused" in cli("detectors", "show", "builtin:digits#x").err
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
+from tollkeeper.gateway.predict_tariff import Evidence
 from tollkeeper.ledger.sqlite import SqliteLedger
+from tollkeeper.testing.predictions import (
+    BrightnessCounter,
+    BrightnessDetector,
+    ToyClassifier,
+    pictures,
+)
 from tollkeeper.types import Record
 
 
@@ -193,3 +201,24 @@ def test_wrong_variables_are_one_line(
     failed = cli("config", "show")
     assert (failed.status, failed.out, len(failed.err.splitlines())) == (2, "", 1)
     assert "port" in failed.err
+
+
+def test_the_operator_sees_accounts_of_predictions(
+    cli: Callable[..., Any], tmp_path: Path, start_gateway: Any
+) -> None:
+    """The table tells what was predicted, how suspicious that is, and since when too much."""
+    plans = {"guard": {"predictions": {"alarm": 0.01}}}
+    evidence = Evidence(
+        "p-toy", BrightnessDetector(), np.linspace(0.2, 0.4, 400), BrightnessCounter()
+    )
+    live = start_gateway(classifier=ToyClassifier(), evidence=evidence, plans=plans)
+    for bright in pictures(3, mean=0.9):
+        item = {"shape": list(bright.shape), "data": bright.ravel().tolist()}
+        live.classify({"model": "toy-classes", "input": [item]})
+    done = cli("tenants", "list", "--data-dir", tmp_path / "data")
+    head, row = (line.split() for line in done.out.splitlines())
+    told = dict(zip(head, row, strict=False))
+    assert (told["predicted"], told["suspicion"], told["alarm_at"]) == ("3", "3", "3")
+    assert "alarmed" in row
+    done = cli("records", "list", "--data-dir", tmp_path / "data")
+    assert "1 new, rank 0.9975, account at 3" in done.out

@@ -190,3 +190,26 @@ def test_a_transcript_of_embeddings_is_another_file(
     connect(transcript=path).close()
     with pytest.raises(ConfigurationError, match=r"/v1/classify"):
         open_target(server.url, transcript=path, client=http, dim=2)
+
+
+def test_a_refused_probe_is_followed_by_the_next(server: Any, connect: Open) -> None:
+    """One picture that a detector refuses says nothing about the account."""
+    probes = pictures(3)
+
+    def picky(request: dict[str, Any]) -> Any:
+        if np.array_equal(decoded(request["input"][0]), probes[0]):
+            refused = {"message": "input[0] is not answered", "code": "input_refused"}
+            return server.reply(403, body={"error": refused})
+        return classify(server, request)
+
+    server.behavior = picky
+    target = connect(probe=probes[0], spares=probes[1:])
+    assert (target.dim, len(server.requests)) == (2, 2)
+
+
+def test_a_barred_account_is_not_probed_on(server: Any, connect: Open) -> None:
+    """A refusal of the account is told at once."""
+    server.behavior = lambda _: server.reply(429, "quota", x_should_retry="false")
+    with pytest.raises(BudgetExhausted, match="takes no more"):
+        connect(spares=pictures(3))
+    assert len(server.requests) == 1

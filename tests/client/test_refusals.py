@@ -9,10 +9,13 @@ from tollkeeper.client.refusals import LOST, give_up, refuse
 from tollkeeper.encoders.upstream_http import Reply
 from tollkeeper.errors import (
     AuthenticationError,
+    BudgetExhausted,
     EncoderError,
     InputError,
+    InputRefused,
     ModelNotFoundError,
     RefusalError,
+    SuspendedError,
     ThrottledError,
     TollkeeperError,
     TooLargeError,
@@ -33,7 +36,7 @@ def reply(status: int, words: str = "") -> Reply:
         (422, InputError, "refused an input"),
         (401, AuthenticationError, "does not take the API key"),
         (402, RefusalError, "asks for proof of work: .*allow that with --solve SECONDS"),
-        (403, RefusalError, "refuses this account"),
+        (403, SuspendedError, "refuses this account"),
         (404, ModelNotFoundError, "does not serve the model"),
         (413, TooLargeError, "too large"),
         (302, EncoderError, "answered 302"),
@@ -66,7 +69,6 @@ def test_a_refusal_without_words_says_so() -> None:
 @pytest.mark.parametrize(
     ("given", "wait_s", "kind", "words"),
     [
-        (reply(429, "quota"), None, RefusalError, "takes no more from this account: quota"),
         (reply(429, "slow"), 300.0, ThrottledError, "3 tries and asks to wait 300 s: slow"),
         (reply(503, "down"), 0.5, EncoderError, "answered 503 3 times: down"),
         (Reply(LOST, {}, b"ReadError"), 0.5, EncoderError, r"broke 3 times \(ReadError\)"),
@@ -80,6 +82,22 @@ def test_lasting_trouble_says_how_to_go_on(
         give_up(given, wait_s, tries=3, secret=KEY)
     assert type(caught.value) is kind
     assert str(caught.value).endswith("what it answered is kept; run again later to go on")
+
+
+def test_a_refused_input_is_no_barred_account() -> None:
+    """A 403 that is about an input lets the caller go on with the next one."""
+    words = {"message": "input[0] is not answered", "code": "input_refused"}
+    given = Reply(403, {}, msgspec.json.encode({"error": words}))
+    with pytest.raises(InputRefused, match=r"refuses an input: input\[0\] is not answered"):
+        refuse(given, secret=None)
+
+
+def test_what_stays_refused_is_not_to_be_tried_again() -> None:
+    """A 429 without a time to wait for keeps the answers, and promises no more of them."""
+    with pytest.raises(
+        BudgetExhausted, match=r"from this account: quota; what it answered is kept$"
+    ):
+        give_up(reply(429, "quota"), None, tries=1, secret=None)
 
 
 def test_throttling_carries_its_wait() -> None:

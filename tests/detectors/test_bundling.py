@@ -81,8 +81,8 @@ def test_everything_that_guards_is_in_it(fitted: Bundle) -> None:
 
 
 def test_foreign_inputs_are_told_and_their_account_is_caught(fitted: Bundle) -> None:
-    """Noise ranks above all honest inputs, and a dozen of it raise the account's alarm."""
-    noise = np.random.default_rng(3).random((12, *SHAPE), dtype=np.float32)
+    """Noise ranks above all honest inputs, and 16 of it raise the account's alarm."""
+    noise = np.random.default_rng(3).random((16, *SHAPE), dtype=np.float32)
     answers = Bright().embed(noise)
     account = fitted.account
     assert isinstance(account, History)

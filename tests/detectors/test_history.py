@@ -38,14 +38,15 @@ def test_honest_accounts_raise_the_alarm_at_most_at_the_rate_stated() -> None:
     for rate in (0.5, 0.2, 0.05):
         share = np.mean(np.array(most) >= followed.alarm_at(rate))
         assert share <= rate + 2 * math.sqrt(rate / len(most))
-    assert np.mean(np.array(most) >= followed.alarm_at(0.5)) > 0  # The bound is not empty.
+    assert np.mean(np.array(most) >= followed.alarm_at(0.9)) > 0  # Suspicion is not constant.
 
 
 def test_no_wager_wins_on_honest_traffic() -> None:
     """For rarities that are uniform, and so for larger ones, each payoff's mean is at most 1."""
     rarity = (np.arange(100_000) + 0.5) / 100_000
 
-    assert payoffs(rarity).mean(axis=0) == pytest.approx(np.ones(8))
+    assert (payoffs(rarity).mean(axis=0) <= 1 + 1e-9).all()
+    assert (payoffs(rarity).mean(axis=0) > 0.5).all()  # The cut takes some of it, not most.
     assert (payoffs(np.minimum(1.3 * rarity, 1)).mean(axis=0) <= 1 + 1e-9).all()
     assert (payoffs(rarity) > 0).all()
 
@@ -65,7 +66,7 @@ def test_limits_hold_together_for_nearly_every_sample() -> None:
     assert limits[10] < 4 * 10 / n  # Limits worth having are not far above the share.
 
 
-@pytest.mark.parametrize(("mix", "most"), [(1.0, 6), (0.5, 12), (0.1, 90), (0.02, 1500)])
+@pytest.mark.parametrize(("mix", "most"), [(1.0, 12), (0.5, 30), (0.1, 160), (0.02, 1500)])
 def test_a_thief_is_caught_though_most_of_its_queries_are_honest(mix: float, most: int) -> None:
     """At an alarm of 1 %, queries that a detector tells give away whoever mixes them in."""
     rng, followed, needed = np.random.default_rng(3), history(20_000), []
@@ -78,12 +79,23 @@ def test_a_thief_is_caught_though_most_of_its_queries_are_honest(mix: float, mos
     assert np.median(needed) <= most
 
 
+def test_a_few_slips_of_a_new_account_are_no_alarm() -> None:
+    """At an alarm of 1 %, ten queries odder than all honest ones are needed, and enough."""
+    followed = history(20_000)
+    suspicion, _ = followed.follow(followed.empty(), np.full(20, 9.0))
+    reached = int(np.flatnonzero(suspicion >= followed.alarm_at(0.01))[0]) + 1
+    assert 10 <= reached <= 12
+    rng = np.random.default_rng(8)
+    mixed = np.concatenate([np.full(5, 9.0), rng.normal(size=200)])
+    assert highest(followed, mixed) < followed.alarm_at(0.01)
+
+
 def test_a_good_past_is_no_license() -> None:
-    """After 10,000 honest queries, two dozen bad ones raise the alarm."""
+    """After 10,000 honest queries, four dozen bad ones raise the alarm."""
     followed = history()
     _, state = followed.follow(followed.empty(), np.random.default_rng(4).normal(size=10_000))
 
-    assert highest_after(followed, state, np.full(24, 9.0)) >= followed.alarm_at(0.01)
+    assert highest_after(followed, state, np.full(48, 9.0)) >= followed.alarm_at(0.01)
 
 
 def highest_after(followed: History, state: bytes, scores: Scores) -> float:

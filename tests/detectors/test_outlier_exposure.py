@@ -10,6 +10,8 @@ import pytest
 pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch")
 
+from torch import nn  # noqa: E402
+
 from tollkeeper.detectors.base import Detector  # noqa: E402
 from tollkeeper.detectors.lab.outlier_exposure import (  # noqa: E402
     Alternating,
@@ -98,6 +100,33 @@ def test_wrong_queries_and_statistics_are_refused(detector: OutlierExposure) -> 
 def test_no_queries_have_no_scores(detector: OutlierExposure) -> None:
     """An empty call gives an empty answer."""
     assert detector.score(np.zeros((0, 1, 16, 16), np.float32), ANSWERS[:0]).shape == (0,)
+
+
+class Turning(nn.Module):
+    """A network that is shown pictures upside down while it is trained."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Any) -> Any:
+        return self.network(images.flip(2) if self.training else images)
+
+
+def test_networks_may_augment_what_they_learn(toys: Any, fresh: Any) -> None:
+    """What a network does in training mode it learns from; the exported one does without."""
+    found = fit_outlier_exposure(
+        toys.squares,
+        toys.labels,
+        toys.stripes,
+        classes=4,
+        make_network=lambda rng: Turning(conv3((1, 16, 16), 4, rng, width=8)),
+        rng=np.random.default_rng(3),
+        schedule=Schedule(epochs=6, batch=32, rate=2e-3),
+    )
+    turned = found.answer(fresh.squares[:, :, ::-1].copy()).argmax(axis=1)
+    assert (turned == fresh.labels).mean() > 0.9
+    assert (found.answer(fresh.squares).argmax(axis=1) == fresh.labels).mean() < 0.1
 
 
 def test_the_loss_is_least_for_uniform_logits() -> None:

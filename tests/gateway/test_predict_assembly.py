@@ -13,9 +13,13 @@ from tollkeeper.challenge.protocol import Issuer, Proof, body_digest
 from tollkeeper.challenge.puzzle import HashPuzzle
 from tollkeeper.challenge.solve import solve
 from tollkeeper.client.offers import offered
+from tollkeeper.detectors.base import Detector
 from tollkeeper.detectors.bundle import Bundle, probe_for
 from tollkeeper.detectors.floors import MaxSoftmax, PixelShare
+from tollkeeper.detectors.fused import Fused
 from tollkeeper.detectors.history import History
+from tollkeeper.detectors.same import Same
+from tollkeeper.encoders.classifiers.load import load_classifier
 from tollkeeper.errors import ConfigurationError, ProofError
 from tollkeeper.gateway.assembly import served_encoder
 from tollkeeper.gateway.metrics import Metrics
@@ -38,7 +42,7 @@ from tollkeeper.testing.predictions import (
     BrightnessDetector,
     ToyClassifier,
 )
-from tollkeeper.types import Account, Probabilities
+from tollkeeper.types import Account, Probabilities, Scores
 
 TOY = ToyClassifier()
 BUNDLE = Bundle(
@@ -66,18 +70,27 @@ def test_a_bundle_gives_scores_their_meaning() -> None:
 
 def test_an_account_is_followed_by_scores_of_the_same_detector_only() -> None:
     """Scores of another detector mean nothing to it, also of one of the same kind."""
+
+    class Follower(BrightnessCounter):
+        def follow(self, state: bytes, scores: Scores) -> tuple[Scores, bytes]:
+            return scores, state
+
+        def __init__(self, detector: Detector) -> None:
+            self.detector = detector
+
+    detectors: dict[str, Detector] = {
+        "one": MaxSoftmax(SHAPE, 3),
+        "two": PixelShare(SHAPE, 3, 0.2, 0.8),
+    }
     scores = np.linspace(-1, 0, 500)
     whole = replace(
         BUNDLE,
-        detectors={"one": MaxSoftmax(SHAPE, 3), "two": PixelShare(SHAPE, 3, 0.2, 0.8)},
-        honest={"one": scores, "two": scores},
+        detectors=detectors,
+        honest=dict.fromkeys(detectors, scores),
         recommended="one",
-        account=History(MaxSoftmax(SHAPE, 3), scores),
+        account=Follower(MaxSoftmax(SHAPE, 3)),
     )
-    found, state = np.array([-0.5]), whole.account.empty() if whole.account else b""
-    follow = evidence_of(whole, TOY, digest=b"").follow
-    assert follow is not None
-    assert follow(state, found)[0].shape == (1,)
+    assert evidence_of(whole, TOY, digest=b"").follow is not None
     assert evidence_of(replace(whole, recommended="two"), TOY, digest=b"").follow is None
 
 
@@ -144,7 +157,7 @@ def test_an_account_detector_that_names_no_threshold_is_refused() -> None:
 
 def test_a_detector_alone_is_refused(tmp_path: Path) -> None:
     """A detector file needs a classifier to look at."""
-    settings = Settings(detector=tmp_path / "x")
+    settings = Settings(detector=str(tmp_path / "x"))
     with pytest.raises(ConfigurationError, match="name a classifier"):
         make_classifier(settings)
 
@@ -154,6 +167,29 @@ def test_without_a_file_there_is_no_detector() -> None:
     evidence = make_evidence(Settings(encoder="none", classifier="onnx:x"), TOY)
     assert (evidence.detector, evidence.account) == (None, None)
     assert evidence.fingerprint.startswith("p")
+
+
+def test_another_detector_of_the_file_is_used_and_followed() -> None:
+    """`FILE#NAME` ranks by that detector, and accounts are followed by its scores too."""
+    digits = load_classifier("builtin:digits")
+    usual, other = (
+        make_evidence(Settings(classifier="builtin:digits", detector=spec), digits)
+        for spec in (None, "builtin:digits#same")
+    )
+    assert isinstance(usual.detector, Fused)
+    assert isinstance(other.detector, Same)
+    assert isinstance(other.account, History)
+    assert other.account.detector is other.detector
+    assert other.follow == other.account.follow
+    assert usual.fingerprint != other.fingerprint
+    with pytest.raises(ConfigurationError, match="expected a detector of fused, same"):
+        make_evidence(Settings(classifier="builtin:digits", detector="builtin:digits#sane"), digits)
+
+
+def test_a_built_in_classifier_can_do_without_detectors() -> None:
+    """`none` is no file."""
+    settings = Settings(classifier="builtin:digits", detector="none")
+    assert make_evidence(settings, load_classifier("builtin:digits")).detector is None
 
 
 def test_no_encoder_and_no_classifier_is_nothing_to_serve() -> None:

@@ -728,13 +728,16 @@ def test_a_classifier_that_returns_no_probabilities_answers_nobody() -> None:
 
 
 def test_without_a_detector_only_outputs_and_budgets_hold() -> None:
-    """Ranks and alarms of a plan mean nothing then, and answers are still changed and charged."""
-    told = plan(refuse_rank=0.99, challenge_rank=0.5, alarm=0.01, outputs=[{"top_k": 1}])
-    shop = Shop(told, evidence=Evidence("p-toy"))
+    """Answers are still changed and charged; who wants queries ranked is told that nothing does."""
+    unranked = plan(**OFF, outputs=[{"top_k": 1}])
+    shop = Shop(unranked, evidence=Evidence("p-toy"))
     answer = shop.ask(bright(5))
     assert (np.sort(answer.embeddings, axis=1)[:, :-1] == 0).all()
     assert shop.entry().spent == 5
     assert shop.service.admission.version == "predictions/none"
+    for told in ({"refuse_rank": 0.9, **OFF}, {"challenge_rank": 0.9, **OFF}, {"alarm": 0.01}):
+        with pytest.raises(ConfigurationError, match=rf"plan \({next(iter(told))}\); name a file"):
+            Shop(plan(**told), evidence=Evidence("p-toy"))
 
 
 def test_plans_that_cannot_hold_are_refused_at_the_start() -> None:

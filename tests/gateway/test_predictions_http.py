@@ -248,14 +248,17 @@ def test_an_operator_sees_links_and_pardons_accounts_of_predictions(start_gatewa
     report = live.admin("GET", "/tenants/default").json()
     assert report["predicted"] == 3.0
     assert report["suspicion"] == pytest.approx(np.logaddexp(0, [1, 2]).sum() - 2 * np.log(2))
+    assert (report["standing"], report["alarm_at"]) == ("free", 3.0)
     assert live.classify(body_of(pictures(2, mean=0.9))).status_code == 200
     assert live.admin("GET", "/tenants/default").json()["predicted"] == 3.0
     assert live.classify(body_of(pictures(1, mean=0.9, seed=4))).status_code == 200
     assert_error(live.classify(body_of(pictures(1)), key=other), 429, "insufficient_quota")
+    assert live.admin("GET", "/tenants/other").json()["standing"] == "alarmed"
     assert live.admin("POST", "/tenants/other/pardon").status_code == 200
     live.gateway.keyring.refresh()
     report = live.admin("GET", "/tenants/other").json()
     assert (report["predicted"], report["suspicion"]) == (4.0, 2.0)
+    assert report["standing"] == "free"
     assert live.classify(body_of(pictures(1)), key=other).status_code == 200
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tollkeeper.cli.options import Json
-from tollkeeper.cli.output import emit, table
+from tollkeeper.cli.output import emit, note, table
 from tollkeeper.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from numpy.random import Generator
+
     from tollkeeper.detectors.bundle import Bundle
+    from tollkeeper.encoders.classifiers.base import Classifier
     from tollkeeper.types import Images
 
 detectors = typer.Typer(help="Fit and look at detectors of extraction.", no_args_is_help=True)
@@ -37,6 +41,13 @@ def fit(
         str | None,
         typer.Option(metavar="DATA", help="Other inputs, to see how suspicious they look."),
     ] = None,
+    recommend: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Detector to use unless told otherwise.")
+    ] = None,
+    responses: Annotated[
+        bool,
+        typer.Option("--responses", help="Add what mad and adaptive_misinformation need."),
+    ] = False,
     epochs: Annotated[int, typer.Option(min=1, help="Of the autoencoders.")] = 40,
     seed: Annotated[int, typer.Option(min=0, help="Root of all randomness.")] = 0,
     as_json: Json = False,
@@ -47,6 +58,7 @@ def fit(
     from tollkeeper.cli.bars import bar
     from tollkeeper.cli.pictures import read_labels, read_pictures
     from tollkeeper.detectors.bundle import load_bundle, save_bundle
+    from tollkeeper.detectors.choosing import chosen
     from tollkeeper.encoders.classifiers.load import load_classifier
 
     if not output.resolve().parent.is_dir():  # Told before minutes of work.
@@ -67,32 +79,76 @@ def fit(
         raise ConfigurationError(
             f"fitting needs the lab tools ({error.name} is missing): pip install 'tollkeeper[lab]'"
         ) from error
+    rng = np.random.default_rng(seed)
     with bar() as told:
         bundle = fit_bundle(
             victim,
             images,
             known,
             recipe=recipe_for(shape, epochs=epochs, labels=known is not None),
-            rng=np.random.default_rng(seed),
+            rng=rng,
             progress=lambda step: told(victim.name, step),
         )
+        bundle = chosen(bundle, recommend or "")
+        if responses:
+            graphs = _responses(victim, images, known, others, rng)
+            bundle = replace(bundle, graphs={**bundle.graphs, **graphs})
     save_bundle(output, bundle)
     made = _told(load_bundle(output), output)
     if others is not None:
         made["auxiliary"] = _seen(bundle, others, victim.embed(others))
+        _warn(made["auxiliary"], bundle.recommended)
     emit(made, as_json=as_json, prose=_prose)
 
 
 @detectors.command("show")
 def show(
-    file: Annotated[Path, typer.Argument(help="What `detectors fit` wrote.")],
+    file: Annotated[
+        str, typer.Argument(help="What `detectors fit` wrote, or a built-in classifier's SPEC.")
+    ],
     *,
     as_json: Json = False,
 ) -> None:
     """Show what a detector file holds."""
     from tollkeeper.detectors.bundle import load_bundle
+    from tollkeeper.detectors.choosing import chosen, located
 
-    emit(_told(load_bundle(file), file), as_json=as_json, prose=_prose)
+    path, name = located(file)
+    emit(_told(chosen(load_bundle(path), name), path), as_json=as_json, prose=_prose)
+
+
+def _responses(
+    victim: Classifier, images: Images, labels: Any, others: Images | None, rng: Generator
+) -> dict[str, bytes]:
+    """Return the networks that outputs of a plan need; see `docs/responses.md`."""
+    from tollkeeper.lab.conv3 import conv3
+    from tollkeeper.responses.lab.mad import random_surrogate
+    from tollkeeper.responses.lab.misinformation import fit_misinformer
+
+    shape = victim.input_shape
+    assert shape is not None
+    return {
+        "surrogate": random_surrogate(shape, victim.dim, rng),
+        "misinformer": fit_misinformer(
+            conv3(shape, victim.dim, rng, width=16),
+            images,
+            victim.embed(images).argmax(axis=1) if labels is None else labels,
+            outliers=others,
+            answers=None if others is None else victim.embed(others),
+            rng=rng,
+        ),
+    }
+
+
+def _warn(seen: dict[str, float], recommended: str) -> None:
+    """Say so where another detector tells the auxiliary inputs better than the recommended one."""
+    best = max(seen, key=lambda name: seen[name])
+    if seen[best] > seen[recommended]:
+        note(
+            f"tollkeeper: {recommended} is recommended, and ranks {100 * seen[recommended]:.1f} % of "
+            f"the auxiliary inputs above 99 % of honest ones; {best} does so with "
+            f"{100 * seen[best]:.1f} %: consider --recommend {best}, more epochs or more honest inputs"
+        )
 
 
 def _told(bundle: Bundle, path: Path) -> dict[str, Any]:

@@ -38,6 +38,7 @@ _RECORD_COLUMNS = (
     "profile",
     "shadow",
     "request_id",
+    "reason",
 )
 
 

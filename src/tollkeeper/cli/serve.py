@@ -45,8 +45,11 @@ def serve(
         str | None, typer.Option(help="SPEC of a classifier to guard, at /v1/classify.")
     ] = None,
     detector: Annotated[
-        Path | None,
-        typer.Option(help="What `tollkeeper detectors fit` wrote for the classifier."),
+        str | None,
+        typer.Option(
+            metavar="FILE[#NAME]",
+            help="What `tollkeeper detectors fit` wrote for the classifier; none is none.",
+        ),
     ] = None,
     data_dir: DataDir = None,
     profile: Annotated[str | None, typer.Option(help="Guard profile.")] = None,
@@ -123,6 +126,7 @@ def _run(settings: Settings, reread: Callable[[], Settings], *, as_json: bool) -
             "admin_url": f"http://{_reachable(settings.admin_host)}:{admin_port}",
             "model": encoder.name if encoder else None,
             "classifier": classifier.name if classifier else None,
+            "input_shape": classifier.input_shape if classifier else None,
             "detector": gateway.detector,
             "profile": settings.profile,
             "shadow": settings.shadow,
@@ -198,8 +202,8 @@ Created tenant {FIRST_TENANT}. This is its API key, shown only now:
 {facts["key"]}
 """
     if facts["model"] is None:
-        return f"{text}\nWhat to send it is in docs/classify.md.\n"
-    return f"""{text}
+        return f"{text}\nTry it with curl:\n\n{_classify_curl(facts)}\n"
+    text = f"""{text}
 Try it with curl:
 
 {_curl(facts, accepts)}
@@ -208,13 +212,32 @@ or in Python, with the openai package:
 
 {_snippet(facts, accepts)}
 """
+    return (
+        f"{text}\nand a prediction:\n\n{_classify_curl(facts)}\n" if facts["classifier"] else text
+    )
 
 
 def _curl(facts: Mapping[str, Any], accepts: Container[str]) -> str:
-    body = json.dumps({"model": facts["model"], "input": _example(accepts)})
+    return _post("embeddings", facts, {"model": facts["model"], "input": _example(accepts)})
+
+
+def _classify_curl(facts: Mapping[str, Any]) -> str:
+    """Return a request for the classes of a black picture, or of a text."""
+    import numpy as np
+
+    from tollkeeper.encoders.upstream_ask import jsonable
+
+    item: Any = "Where is my card?"
+    if facts["input_shape"] is not None:
+        _, height, width = facts["input_shape"]
+        item = jsonable(np.zeros((height, width, 3), np.uint8))
+    return _post("classify", facts, {"model": facts["classifier"], "input": item, "top_k": 3})
+
+
+def _post(route: str, facts: Mapping[str, Any], body: Mapping[str, Any]) -> str:
     return (
-        f"curl {facts['url']}/embeddings -H 'Authorization: Bearer {facts['key']}' "
-        f"-H 'Content-Type: application/json' -d {shlex.quote(body)}"
+        f"curl {facts['url']}/{route} -H 'Authorization: Bearer {facts['key']}' "
+        f"-H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,6 +36,7 @@ _TENANT_COLUMNS = (
     "grant_left",
     "note",
 )
+_PREDICTION_COLUMNS = ("predicted", "suspicion", "alarm_at")
 _OVERLAP_COLUMNS = (
     "first",
     "second",
@@ -58,7 +59,7 @@ def list_tenants(
     """List all tenants with what they spent, covered and would pay."""
     with open_operator(config, data_dir, ledger) as operator:
         rows = [_plain(report) for report in operator.tenants()]
-    emit(rows, as_json=as_json, prose=lambda rows: table(rows, _TENANT_COLUMNS))
+    emit(rows, as_json=as_json, prose=_tenant_table)
 
 
 @tenants.command("show")
@@ -245,7 +246,15 @@ def overlaps(
 
 def _emit_tenant(operator: Operator, name: str, *, as_json: bool) -> None:
     report = _plain(operator.tenant(name))
-    emit(report, as_json=as_json, prose=lambda report: table([report], _TENANT_COLUMNS))
+    emit(report, as_json=as_json, prose=lambda report: _tenant_table([report]))
+
+
+def _tenant_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return tenants as a table; what is of predictions only where any are served."""
+    predicts = any(row["suspicion"] is not None for row in rows)
+    at = _TENANT_COLUMNS.index("plan")
+    shown = _PREDICTION_COLUMNS if predicts else ()
+    return table(rows, (*_TENANT_COLUMNS[:at], *shown, *_TENANT_COLUMNS[at:]))
 
 
 def _plain(report: TenantReport) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
@@ -19,11 +19,21 @@ from tollkeeper.client.solver import Solver
 from tollkeeper.client.target import ClassifierTarget, Target
 from tollkeeper.client.transcript import Transcript
 from tollkeeper.encoders.upstream_http import base_address, bearer, request
-from tollkeeper.errors import ConfigurationError, EncoderError, ModelNotFoundError, RequestError
+from tollkeeper.errors import (
+    AuthenticationError,
+    BudgetExhausted,
+    ConfigurationError,
+    EncoderError,
+    ModelNotFoundError,
+    RefusalError,
+    RequestError,
+    SuspendedError,
+)
 
 _MAX_LIST_BYTES = 2**20
 _NO_LIST = frozenset({404, 405, 501})  # text-embeddings-inference keeps no list of models
 _SHOWN = 10
+_FOR_GOOD = (AuthenticationError, BudgetExhausted, SuspendedError)
 
 
 class _Model(msgspec.Struct):
@@ -44,6 +54,7 @@ def open_target(
     pace: Pace | None = None,
     dim: int | None = None,
     probe: Any = "a",
+    spares: Sequence[Any] = (),
     batch: int = 32,
     retries: int = 5,
     max_wait_s: float = 120.0,
@@ -70,6 +81,8 @@ def open_target(
         dim: embedding width; None learns it.
         probe: the input to learn the width from. One that the run asks anyway costs nothing
             extra: its answer is kept, and the run's first time is answered with it.
+        spares: further ones, asked one after the other where the target refuses an input and
+            not the account.
         batch: inputs in one call; 32 is what text-embeddings-inference takes.
         retries: further tries after 408, 424, 429, 5xx, a timeout or a lost connection.
         max_wait_s: longest wait before a try; 120 is where the OpenAI client gives up. A target
@@ -117,7 +130,7 @@ def open_target(
         line.allowance.carry(str(line.transcript.path), line.transcript.spend())
         kind = Target if route == EMBEDDINGS else ClassifierTarget
         target = kind(line, model=_model(line, base, named), batch=batch, closing=owned)
-        _learn_width(target, line.transcript, dim, probe)
+        _learn_width(target, line.transcript, dim, [probe, *spares])
     except BaseException:
         owned.close()
         raise
@@ -222,14 +235,16 @@ def _listed(line: Line, base: str) -> str:
     return names[0]
 
 
-def _learn_width(target: Target, transcript: Transcript, dim: int | None, probe: Any) -> None:
-    """Set the target's width: as given, as in the transcript, or from one query."""
+def _learn_width(
+    target: Target, transcript: Transcript, dim: int | None, probes: Sequence[Any]
+) -> None:
+    """Set the target's width: as given, as in the transcript, or from the first answer."""
     if dim is not None:
         transcript.belongs_to("dim", str(dim))
     known = transcript.fact("dim")
     if known is None:
         try:
-            known = str(target.embed([probe]).shape[1])
+            known = str(_first_answered(target, probes))
         except ModelNotFoundError as error:
             raise ConfigurationError(
                 f"{error}; an address ends in /v1, with #model behind it if it has several"
@@ -242,3 +257,14 @@ def _learn_width(target: Target, transcript: Transcript, dim: int | None, probe:
         transcript.belongs_to("dim", known)
         target.rewind()
     target.dim = int(known)
+
+
+def _first_answered(target: Target, probes: Sequence[Any]) -> int:
+    """Return the width of the first answer to one of several inputs."""
+    for left, probe in zip(reversed(range(len(probes))), probes, strict=True):
+        try:
+            return int(target.embed([probe]).shape[1])
+        except RefusalError as error:
+            if left == 0 or isinstance(error, _FOR_GOOD):
+                raise
+    raise AssertionError("the last probe returns or raises")

@@ -8,10 +8,13 @@ from tollkeeper.encoders.upstream_http import Reply
 from tollkeeper.encoders.upstream_wire import parse_complaint
 from tollkeeper.errors import (
     AuthenticationError,
+    BudgetExhausted,
     EncoderError,
     InputError,
+    InputRefused,
     ModelNotFoundError,
     RefusalError,
+    SuspendedError,
     ThrottledError,
     TooLargeError,
 )
@@ -19,7 +22,11 @@ from tollkeeper.errors import (
 LOST = 0
 """Stands for the status of a call whose connection broke; the content then tells how."""
 
-_GO_ON = "what it answered is kept; run again later to go on"
+_KEPT = "what it answered is kept"
+_GO_ON = f"{_KEPT}; run again later to go on"
+
+_INPUT = "input_refused"
+"""Code of a 403 that is about an input and not about the account."""
 
 
 def refuse(reply: Reply, *, secret: str | None) -> NoReturn:
@@ -32,7 +39,9 @@ def refuse(reply: Reply, *, secret: str | None) -> NoReturn:
     Raises:
         InputError: 400 or 422.
         AuthenticationError: 401.
-        RefusalError: 402 or 403.
+        RefusalError: 402.
+        InputRefused: 403 that is about an input.
+        SuspendedError: any other 403.
         ModelNotFoundError: 404 that says something about a model.
         TooLargeError: 413 for a single input.
         EncoderError: any other.
@@ -48,8 +57,10 @@ def refuse(reply: Reply, *, secret: str | None) -> NoReturn:
             f"the target asks for proof of work: {words.rstrip('.')}; allow that with --solve SECONDS, or a "
             "solver"
         )
+    if reply.status == 403 and complaint.code == _INPUT:
+        raise InputRefused(f"the target refuses an input: {words}")
     if reply.status == 403:
-        raise RefusalError(f"the target refuses this account: {words}")
+        raise SuspendedError(f"the target refuses this account: {words}")
     if reply.status == 404 and not complaint.is_missing_route:
         raise ModelNotFoundError(f"the target does not serve the model: {words}")
     if reply.status == 413:
@@ -67,7 +78,7 @@ def give_up(reply: Reply, wait_s: float | None, *, tries: int, secret: str | Non
         secret: the API key, which the target may quote.
 
     Raises:
-        RefusalError: 429 that wants no further try: a budget of the target's is spent.
+        BudgetExhausted: 429 that wants no further try: it takes no more from this account.
         ThrottledError: 429 otherwise.
         EncoderError: the target fails or cannot be reached.
     """
@@ -79,7 +90,7 @@ def give_up(reply: Reply, wait_s: float | None, *, tries: int, secret: str | Non
     if reply.status != 429:
         raise EncoderError(f"the target answered {reply.status} {tries} times: {words}; {_GO_ON}")
     if wait_s is None:
-        raise RefusalError(f"the target takes no more from this account: {words}; {_GO_ON}")
+        raise BudgetExhausted(f"the target takes no more from this account: {words}; {_KEPT}")
     raise ThrottledError(
         f"the target throttled {tries} tries and asks to wait {wait_s:g} s: {words}; {_GO_ON}",
         retry_after_s=wait_s,

@@ -229,44 +229,57 @@ def save_bundle(path: Path, bundle: Bundle) -> None:
     Raises:
         ConfigurationError: a detector that cannot be stored, or the file cannot be written.
     """
-    blobs: dict[str, bytes] = {}
+    blobs = _Blobs()
+    text = json.dumps(_header(bundle, blobs), allow_nan=False, ensure_ascii=False, indent=1)
+    try:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in [(_HEADER, text.encode()), *blobs.held.items()]:
+                # A date of its own, so that the same bundle is the same file.
+                entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+                archive.writestr(entry, data, zipfile.ZIP_DEFLATED)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {path}: {error.strerror or error}") from error
 
-    def kept(data: bytes) -> str:
+
+class _Blobs:
+    """Bytes by the name of their entry; detectors share networks, and each is stored once."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, bytes] = {}
+
+    def keep(self, data: bytes) -> str:
+        """Return the name of an entry with these bytes."""
         name = f"blobs/{hashlib.sha256(data).hexdigest()}"
-        blobs[name] = data  # Detectors share networks; each is stored once.
+        self.held[name] = data
         return name
 
-    def taken_apart(detector: object) -> dict[str, Any]:
+    def take_apart(self, detector: object) -> dict[str, Any]:
+        """Return what the header says of a detector."""
         packed = packing.pack(detector)
         return {
             "kind": packed.kind,
             "parameters": packed.parameters,
-            "blobs": {name: kept(data) for name, data in packed.blobs.items()},
+            "blobs": {name: self.keep(data) for name, data in packed.blobs.items()},
         }
 
-    header = {
+
+def _header(bundle: Bundle, blobs: _Blobs) -> dict[str, Any]:
+    """Return everything of a bundle but its bytes, which are kept."""
+    account = bundle.account
+    return {
         "format": _FORMAT,
         "version": _VERSION,
         "victim": bundle.victim,
         "input_shape": list(bundle.input_shape),
         "classes": bundle.classes,
         "recommended": bundle.recommended,
-        "detectors": {name: taken_apart(one) for name, one in bundle.detectors.items()},
-        "account": None if bundle.account is None else taken_apart(bundle.account),
-        "honest": {name: kept(array_bytes(one)) for name, one in bundle.honest.items()},
-        "graphs": {name: kept(data) for name, data in bundle.graphs.items()},
-        "probe": kept(array_bytes(bundle.probe)),
-        "probe_answers": kept(array_bytes(bundle.probe_answers)),
+        "detectors": {name: blobs.take_apart(one) for name, one in bundle.detectors.items()},
+        "account": None if account is None else blobs.take_apart(account),
+        "honest": {name: blobs.keep(array_bytes(one)) for name, one in bundle.honest.items()},
+        "graphs": {name: blobs.keep(data) for name, data in bundle.graphs.items()},
+        "probe": blobs.keep(array_bytes(bundle.probe)),
+        "probe_answers": blobs.keep(array_bytes(bundle.probe_answers)),
     }
-    text = json.dumps(header, allow_nan=False, ensure_ascii=False, indent=1)
-    try:
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, data in [(_HEADER, text.encode()), *blobs.items()]:
-                # A date of its own, so that the same bundle is the same file.
-                entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-                archive.writestr(entry, data, zipfile.ZIP_DEFLATED)
-    except OSError as error:
-        raise ConfigurationError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def load_bundle(path: Path, *, threads: int = 1, kinds: Mapping[str, str] = KINDS) -> Bundle:

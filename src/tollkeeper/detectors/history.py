@@ -34,6 +34,10 @@ BANDS = ((0.001, 0.003, 0.01), (0.03, 0.1, 0.3))
 """Rarities that are betted on: stakes are spread over each row's. The first row is for queries that
 a detector tells almost surely, the second for those it only leans on."""
 
+MOST_GAIN = 1.6
+"""The most that one query multiplies a wager's money by. So an account that has asked nothing else
+is in alarm at 1 % after eleven queries that no honest user would ask, and not after three."""
+
 CEILING = math.log(1e9)
 """Suspicion grows no further, so that an account that an operator clears can be cleared again."""
 
@@ -56,7 +60,8 @@ class History:
 
     A wager may start at any query, with a prior weight of 1 / (t (t + 1)) for query t; that keeps
     an account's good past from being worth more than 2 log t in suspicion. The mean over the wagers
-    and starts is an e-process since each is.
+    and starts is an e-process since each is. What a query wins is cut at `MOST_GAIN`, which only
+    takes from it: a few slips of somebody new are no alarm.
 
     Repeats of an input are not independent draws; feed it inputs that are new to the account.
 
@@ -184,10 +189,13 @@ class History:
 def payoffs(rarity: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return (n, wagers) by what each wager's money multiplies after n queries.
 
-    A stake on "rarer than t" pays 1 / t. Fair odds make the mean at most 1 for honest queries.
+    A stake on "rarer than t" pays 1 / t, and at most `MOST_GAIN` in all. Fair odds make the mean at
+    most 1 for honest queries.
     """
     pays = [np.mean([(rarity <= t) / t for t in band], axis=0) for band in BANDS]
-    return np.stack([1 + stake * (pay - 1) for stake in STAKES for pay in pays], axis=1)
+    factors = np.stack([1 + stake * (pay - 1) for stake in STAKES for pay in pays], axis=1)
+    cut: NDArray[np.float64] = np.minimum(factors, MOST_GAIN)
+    return cut
 
 
 def upper_limits(n: int, *, confidence: float = CONFIDENCE) -> NDArray[np.float64]:

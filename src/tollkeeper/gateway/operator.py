@@ -7,7 +7,6 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 
@@ -21,19 +20,9 @@ from tollkeeper.gateway.plans import Plans
 from tollkeeper.gateway.pools import Deployment
 from tollkeeper.gateway.predict_archive import PredictArchive
 from tollkeeper.gateway.reports import TenantReport
+from tollkeeper.gateway.stores import Store
 from tollkeeper.guard import profiles
 from tollkeeper.guard.windows import DAY_S
-from tollkeeper.ledger.base import (
-    Changes,
-    GroupCommits,
-    KeepsKeys,
-    KeepsTenants,
-    Ledger,
-    MovesTenants,
-    Notes,
-    Remembers,
-)
-from tollkeeper.ledger.retention import Prunes
 from tollkeeper.types import Entry, KeyInfo, Record, Tenant
 
 MAX_NAME = 200
@@ -41,27 +30,13 @@ MOST_DAYS = 3660
 MODES = ("enforce", "shadow", "plan")
 
 
-class Store(
-    Ledger,
-    GroupCommits,
-    KeepsKeys,
-    KeepsTenants,
-    MovesTenants,
-    Notes,
-    Changes,
-    Remembers,
-    Prunes,
-    Protocol,
-):
-    """A ledger with every capability the gateway uses."""
-
-    def close(self) -> None:
-        """Finish what was submitted and let go of the store."""
-        ...
-
-
 class Operator:
-    """The operator's verbs over a ledger; the `plans` by which it reports may be replaced."""
+    """The operator's verbs over a ledger.
+
+    Attributes:
+        plans: by which it reports; may be replaced.
+        alarms: by plan, the suspicion at which accounts of predictions get nothing new.
+    """
 
     def __init__(
         self,
@@ -84,6 +59,7 @@ class Operator:
         self._deployment = deployment
         self._clock = clock
         self.plans = plans
+        self.alarms = deployment.alarms if deployment else {}
         self._grants = grants
         self._spent = spent
         self._sleep = sleep
@@ -373,6 +349,11 @@ class Operator:
             seen = np.array([max(0.0, reached - ladder.forgiven)])
             scale = float(self._profile.price(seen)[0])
         grant = self._grants.read(tenant.grant, tenant=tenant.name)
+        plan = tenant.plan if tenant.plan in self.plans.names else self.plans.default
+        alarm_at = self.alarms.get(plan)
+        suspicion = self._predictions.suspicion(predicted, at=self._clock())
+        alarmed = suspicion is not None and alarm_at is not None and suspicion >= alarm_at
+        standing = "alarmed" if alarmed else ladder.rung(reached)
         return TenantReport(
             name=tenant.name,
             pool=tenant.pool,
@@ -383,7 +364,7 @@ class Operator:
             coverage=coverage,
             alone=alone,
             noise_scale=scale,
-            standing="suspended" if tenant.suspended else ladder.rung(reached),
+            standing="suspended" if tenant.suspended else standing,
             plan=tenant.plan or self.plans.default,
             mode=self.plans.mode(tenant.name, tenant.plan, tenant.mode),
             price_s=ladder.seconds(reached),
@@ -391,7 +372,8 @@ class Operator:
             grant_left=None if grant is None else grant.inputs - self._spent(grant.account),
             note=tenant.note,
             predicted=predicted.spent,
-            suspicion=self._predictions.suspicion(predicted, at=self._clock()),
+            suspicion=suspicion,
+            alarm_at=alarm_at,
         )
 
     def _covered(self, entry: Entry) -> float:

@@ -99,6 +99,10 @@ BUILT_IN: Final[Mapping[str, Plan]] = {
 """Plans that exist without being written."""
 
 
+RANKS: Final = ("refuse_rank", "challenge_rank")
+"""Fields of `Predictions` that mean nothing without a detector."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scale:
     """What places on a ladder mean under one guard.
@@ -262,6 +266,7 @@ class Plans:
         self.scale = scale
         self._ladders = {name: Ladder.of(plan, scale) for name, plan in plans.items()}
         self.default = default
+        self._written = dict(written)
 
     @property
     def all(self) -> tuple[Plan, ...]:
@@ -276,6 +281,19 @@ class Plans:
     def of(self, name: str) -> Ladder:
         """Return a tenant's ladder; the default where its plan is not written any more."""
         return self._ladders.get(name or self.default) or self._ladders[self.default]
+
+    def ranked(self) -> list[str]:
+        """Return which plans the operator wants to rank queries, each with what needs it."""
+        found = []
+        for name in dict.fromkeys([*self._written, self.default]):
+            written = self._written[name].predictions if name in self._written else None
+            # Every plan has an alarm unless told otherwise, so only a written one is a wish.
+            wished = {*RANKS, *(written.model_fields_set if written else ())}
+            told = self._ladders[name].plan.predictions
+            ranked = [one for one in (*RANKS, "alarm") if getattr(told, one) is not None]
+            fields = ", ".join(one for one in ranked if one in wished)
+            found += [f"{name} ({fields})"] if fields else []
+        return found
 
     def mode(self, tenant: str, plan: str, mode: str) -> Mode:
         """Return whether a tenant's plan is enforced; its own mode goes before the plan's."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -65,6 +66,7 @@ class Deployment:
         window_since: start of the first window since windows were turned on; sketches from
             before count as of that one.
         predictions: fingerprint of the classifier and its detectors; empty without one.
+        alarms: by plan, the suspicion at which accounts of predictions get nothing new.
         former: what was served last of that which is not served now.
     """
 
@@ -80,6 +82,7 @@ class Deployment:
     refuses: bool = True
     window_since: float = 0.0
     predictions: str = ""
+    alarms: Mapping[str, float] = field(default_factory=dict)
     former: Former = Former()
 
     def after(self, previous: Deployment | None) -> Deployment:

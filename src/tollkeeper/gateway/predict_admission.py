@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tollkeeper.encoders.classifiers.base import checked_probabilities
 from tollkeeper.errors import (
     BudgetExhausted,
+    ConfigurationError,
     DetectorError,
     InputRefused,
     RefusalError,
@@ -155,6 +156,11 @@ class PredictAdmission(BaseAdmission):
         Raises:
             ConfigurationError: a plan's ranks or outputs cannot be had.
         """
+        if self._evidence.detector is None and (ranked := plans.ranked()):
+            raise ConfigurationError(
+                f"no detector tells queries apart, but these plans rank them: {', '.join(ranked)}; "
+                "name a file with --detector, or write null there"
+            )
         for plan in plans.all:
             self._tariff_of(plan)
 

@@ -16,6 +16,7 @@ from tollkeeper.challenge.puzzle import SHA_256
 from tollkeeper.detectors.base import Detector
 from tollkeeper.detectors.builtin import builtin_bundle_path
 from tollkeeper.detectors.bundle import Bundle, Victim, load_bundle
+from tollkeeper.detectors.choosing import NO_DETECTOR, chosen, located
 from tollkeeper.detectors.packing import pack
 from tollkeeper.encoders.classifiers.base import Classifier
 from tollkeeper.encoders.classifiers.load import load_classifier
@@ -53,7 +54,7 @@ def make_classifier(settings: Settings) -> Classifier | None:
     if settings.classifier is None:
         if settings.encoder == NO_ENCODER:
             raise ConfigurationError("encoder is none: name a classifier to serve, or an encoder")
-        if settings.detector is not None:
+        if settings.detector not in (None, NO_DETECTOR):
             raise ConfigurationError(
                 f"the detector {settings.detector} looks at predictions: name a classifier beside "
                 "it, or leave it out"
@@ -70,17 +71,22 @@ def make_classifier(settings: Settings) -> Classifier | None:
 
 
 def make_evidence(settings: Settings, classifier: Classifier) -> Evidence:
-    """Read the detectors of a classifier; without a file there are those that it comes with.
+    """Read the detectors of a classifier; unless told otherwise there are those that it comes with.
 
     Raises:
-        ConfigurationError: the file cannot be used, or is for another classifier.
+        ConfigurationError: the file cannot be used, has no such detector, or is for another
+            classifier.
         EncoderError: the classifier does not answer.
     """
-    path = settings.detector or builtin_bundle_path(settings.classifier or "")
-    if path is None:
+    spec = settings.detector or settings.classifier or ""
+    path, name = located(spec)
+    if spec == NO_DETECTOR or not (settings.detector or builtin_bundle_path(spec)):
         return Evidence(fingerprint_of(classifier, b""))
-    bundle = load_bundle(path, threads=settings.encoder_threads)
-    return evidence_of(bundle, classifier, digest=_digest(path), threads=settings.encoder_threads)
+    threads = settings.encoder_threads
+    found = chosen(load_bundle(path, threads=threads), name)
+    # Another detector, or another one for the history, knows nothing of the accounts of this one.
+    digest = _digest(path) + name.encode()
+    return evidence_of(found, classifier, digest=digest, threads=threads)
 
 
 def evidence_of(
@@ -92,6 +98,7 @@ def evidence_of(
         ConfigurationError: it was fitted for another classifier.
         EncoderError: the classifier does not answer.
     """
+    bundle = chosen(bundle)
     bundle.check_victim(cast("Victim", classifier))
     detector, account = bundle.detectors[bundle.recommended], bundle.account
     if account is not None and not isinstance(account, AlarmingDetector):

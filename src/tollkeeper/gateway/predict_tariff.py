@@ -13,7 +13,7 @@ import numpy as np
 from tollkeeper.challenge.difficulty import RankPrice
 from tollkeeper.detectors.base import AccountDetector, Detector
 from tollkeeper.errors import CalibrationError, ConfigurationError
-from tollkeeper.gateway.plans import VERSION_CHARS, Plan
+from tollkeeper.gateway.plans import VERSION_CHARS, Plan, Plans
 from tollkeeper.gateway.predict_archive import ACCOUNT_BYTES
 from tollkeeper.gateway.predict_outputs import response_of
 from tollkeeper.gateway.predict_plan import Predictions
@@ -146,6 +146,17 @@ class Tariff:
         for response in self.responses:
             answers = response(inputs, answers, key=key)
         return answers
+
+
+def alarms_of(plans: Plans, evidence: Evidence | None) -> dict[str, float]:
+    """Return at what suspicion each plan's accounts are in alarm; without a detector none is."""
+    account = None if evidence is None else evidence.account
+    rates = {name: plans.of(name).plan.predictions.alarm for name in plans.names}
+    return {
+        name: account.alarm_at(rate)
+        for name, rate in rates.items()
+        if account is not None and rate is not None
+    }
 
 
 def _price(told: Predictions, evidence: Evidence) -> RankPrice | None:

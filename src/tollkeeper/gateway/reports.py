@@ -24,7 +24,8 @@ class TenantReport:
         noise_scale: what new answers of the pool would carry now, in feature-std units
             or absolute, as the profile counts.
         standing: what its next new input meets: a rung of its plan (`free`, `metered`,
-            `challenged`, `throttled`, `pays` for noise, `refused`), or `suspended`.
+            `challenged`, `throttled`, `pays` for noise, `refused`), `alarmed` where no new
+            prediction is answered, or `suspended`.
         plan: name of its plan.
         mode: whether that is enforced: `enforce` or `shadow`.
         price_s: puzzle seconds of its next new input, on the reference machine.
@@ -32,7 +33,9 @@ class TenantReport:
         grant_left: inputs that it still covers; None without one.
         note: the operator's text.
         predicted: inputs charged to the pool for predictions.
-        suspicion: of its account by what looks at whole accounts; None without a classifier.
+        suspicion: of its account by what looks at whole accounts, the natural logarithm of what
+            a wager against its honesty has won; None without a classifier.
+        alarm_at: suspicion at which its plan answers nothing new; None where none does.
     """
 
     name: str
@@ -53,3 +56,4 @@ class TenantReport:
     note: str
     predicted: float = 0.0
     suspicion: float | None = None
+    alarm_at: float | None = None

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -38,7 +39,7 @@ from tollkeeper.gateway.places import Allowance, Places
 from tollkeeper.gateway.plans import Plans
 from tollkeeper.gateway.pools import Deployment, check_unchanged
 from tollkeeper.gateway.predict_assembly import make_evidence
-from tollkeeper.gateway.predict_tariff import Evidence
+from tollkeeper.gateway.predict_tariff import Evidence, alarms_of
 from tollkeeper.gateway.service import Guarded, Service
 from tollkeeper.gateway.settings import Settings
 from tollkeeper.gateway.stores import Stores
@@ -130,6 +131,7 @@ class Gateway:
             body_timeout_s=settings.body_timeout_s,
         )
         check_unchanged(previous, deployment, accepted=settings.accept_new_guard)
+        self._evidence, self._deployment, self._data_dir = evidence, deployment, settings.data_dir
         token = settings.admin_token.get_secret_value() if settings.admin_token else None
         self._operator.check_plans(self._operator.plans)
         self._operator.unite_pools()
@@ -140,8 +142,7 @@ class Gateway:
             self._operator.check_evidence()
         elif settings.link_overlap is not None:
             _log.warning("links.unwatched: link_overlap compares embeddings, and none are served")
-        # Now that nothing can end the start any more.
-        deployment.save(settings.data_dir)
+        self._keep_deployment()
         self.admin_plane = create_admin_app(
             self._operator,
             metrics=metrics,
@@ -219,8 +220,16 @@ class Gateway:
         for line in self._lines:
             line.service.admission.plans = plans
         self._operator.plans = plans
+        self._keep_deployment()
         self._warn_of_plans()
         _log.warning("plans.reloaded default=%s", settings.plan)
+
+    def _keep_deployment(self) -> None:
+        """Write down what is served, with what the plans mean for it."""
+        alarms = alarms_of(self._operator.plans, self._evidence)
+        self._operator.alarms = alarms
+        self._deployment = replace(self._deployment, alarms=alarms)
+        self._deployment.save(self._data_dir)
 
     def _warn_of_plans(self) -> None:
         """Say which plans cannot do what they say, and whose plan is not written."""

@@ -42,6 +42,11 @@ def _window(given: object) -> object:
     return days
 
 
+def _text(given: object) -> object:
+    """Return a path as text."""
+    return str(given) if isinstance(given, Path) else given
+
+
 class Settings(BaseSettings):
     """Everything the server can be told; see `docs/settings.md` for each field."""
 
@@ -60,7 +65,7 @@ class Settings(BaseSettings):
 
     encoder: str = "builtin:text"
     classifier: str | None = None
-    detector: Path | None = None
+    detector: Annotated[str | None, BeforeValidator(_text)] = None
     encoder_threads: int = Field(default=1, ge=1, le=256)
     model_aliases: tuple[str, ...] = ()
     upstream_api_key: SecretStr | None = None

@@ -5,18 +5,47 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.gateway import secrets
 from tollkeeper.gateway.auth import KeyRing
-from tollkeeper.gateway.operator import Store
 from tollkeeper.gateway.pools import DEPLOYMENT
 from tollkeeper.gateway.settings import Settings
 from tollkeeper.guard import keys
+from tollkeeper.ledger.base import (
+    Changes,
+    GroupCommits,
+    KeepsKeys,
+    KeepsTenants,
+    Ledger,
+    MovesTenants,
+    Notes,
+    Remembers,
+)
 from tollkeeper.ledger.open import open_ledger
+from tollkeeper.ledger.retention import Prunes
 
 _FACT = "master-key"
+
+
+class Store(
+    Ledger,
+    GroupCommits,
+    KeepsKeys,
+    KeepsTenants,
+    MovesTenants,
+    Notes,
+    Changes,
+    Remembers,
+    Prunes,
+    Protocol,
+):
+    """A ledger with every capability the gateway uses."""
+
+    def close(self) -> None:
+        """Finish what was submitted and let go of the store."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
+from tollkeeper.attacks.classifier import presets  # noqa: E402
 from tollkeeper.attacks.classifier.choices import (  # noqa: E402
     DeepFoolNearest,
     DeepFoolThenFar,
@@ -20,6 +21,7 @@ from tollkeeper.attacks.classifier.choices import (  # noqa: E402
     deepfool,
     k_center,
 )
+from tollkeeper.attacks.classifier.presets import for_two_cores  # noqa: E402
 
 RNG = np.random.default_rng(0)
 
@@ -64,6 +66,29 @@ def test_far_choices_spread() -> None:
     assert sorted(found.tolist()) == [0, 1, 2, 3, 4]
     both = DeepFoolThenFar(kept=2)(Plane(), POOL, pictures(0.9), 1, rng=RNG)
     assert both.tolist() == [1]  # Of 0.52 and 0.45, which are nearest to the border.
+
+
+@pytest.mark.parametrize("budget", [1000, 2000, 4000])
+def test_deepfool_leaves_out_at_least_half(budget: int) -> None:
+    """At two cores' settings most of what is looked at is not chosen, in `both` before k-center."""
+    attack = for_two_cores(presets.active_thief_both())
+    assert isinstance(attack.choice, DeepFoolThenFar)
+    asked = round(budget * (1 - attack.seed - attack.validation)) // attack.iterations
+    assert 2 * attack.choice.kept * asked <= attack.choice.near.subset
+    pool = pictures(*RNG.uniform(0, 1, 6000))
+    found = attack.choice(Plane(), pool, pool[:1], asked, rng=RNG)
+    nearest = np.sort(np.abs(pool[:, 0, 0, 0] - 0.5))
+    assert len(set(found.tolist())) == asked
+    assert np.abs(pool[found, 0, 0, 0] - 0.5).max() < nearest[5 * len(nearest) // 8]
+
+
+def test_a_small_subset_grows_with_what_is_wanted() -> None:
+    """Of a subset that is wanted whole nothing would be chosen: twice as many are looked at."""
+    pool = pictures(*np.linspace(0, 1, 100))
+    found = DeepFoolNearest(subset=5)(Plane(), pool, POOL[:1], 40, rng=RNG)
+    everything = np.random.default_rng(1).permutation(100)[:40]
+    away = np.abs(pool[:, 0, 0, 0] - 0.5)
+    assert away[found].mean() < 0.75 * away[everything].mean()
 
 
 def test_k_center_is_the_greedy_one() -> None:

@@ -14,8 +14,10 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
+from tollkeeper.attacks.classifier import presets  # noqa: E402
 from tollkeeper.attacks.classifier.copies import Conv3Copy  # noqa: E402
 from tollkeeper.attacks.classifier.jbda import JBDA, TRandom  # noqa: E402
+from tollkeeper.attacks.classifier.presets import for_two_cores  # noqa: E402
 from tollkeeper.attacks.classifier.recorder import Recorder  # noqa: E402
 from tollkeeper.errors import ConfigurationError  # noqa: E402
 from tollkeeper.lab.fit import Schedule  # noqa: E402
@@ -147,6 +149,18 @@ def test_the_step_flips_and_the_reservoir_bounds() -> None:
 
     asked(Noting(seeds=10, flip_every=2), 160)
     assert steps == [0.05, 0.05, -0.05, -0.05]
+
+
+def test_papernots_rules_act_beyond_1200_queries() -> None:
+    """With its own seeds: doubling to 800, then 400 a round; from 1,600 on steps go the other way."""
+    attack = for_two_cores(presets.jbda_papernot())
+    _, recorder = asked(attack, 2400)
+    grown = [100, 200, 400, 800, 1200, 1600, 2000, 2400]
+    assert set(grown) <= set(sums(recorder))
+    plain = replace(attack, flip_every=0)
+    same = (recorder.images == asked(plain, 2400)[1].images).all(axis=(1, 2, 3))
+    assert same[:1600].all()
+    assert not same[1600:2000].all()
 
 
 def test_a_pool_without_gradients_ends() -> None:

@@ -58,7 +58,7 @@ def test_what_is_drawn_stays() -> None:
 
 
 def test_each_picture_is_rendered_by_itself() -> None:
-    """Batch mates change nothing, and an empty or a black batch is fine."""
+    """Batch mates change nothing, and a black picture is fine."""
     view = Rendering.fitted(HONEST, LETTERS)
     together = view(LETTERS[:7])
     assert np.array_equal(together, np.concatenate([view(one[None]) for one in LETTERS[:7]]))

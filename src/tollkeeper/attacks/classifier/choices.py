@@ -15,6 +15,8 @@ from tollkeeper.types import Images, Probabilities
 
 _TINY = 1e-12
 _TOGETHER = 256
+_SPARE = 2
+"""Pictures looked at for each one wanted, at the least: choosing all of a subset is no choice."""
 
 
 class Choice(Protocol):
@@ -84,7 +86,8 @@ class DeepFoolNearest:
     """The pictures that the least change takes to another class (DFAL).
 
     Attributes:
-        subset: pictures of the pool that are looked at, drawn at random.
+        subset: pictures of the pool that are looked at, drawn at random; where it holds fewer
+            than twice what is wanted, twice what is wanted.
         iterations: of DeepFool.
     """
 
@@ -102,7 +105,7 @@ class DeepFoolNearest:
     ) -> NDArray[np.intp]:
         """Return positions in the pool."""
         del known
-        looked = rng.permutation(len(pool))[: max(count, self.subset)]
+        looked = rng.permutation(len(pool))[: max(_SPARE * count, self.subset)]
         away = deepfool(network, pool[looked], iterations=self.iterations)
         return looked[np.argsort(away, kind="stable")[:count]]
 

@@ -147,9 +147,13 @@ def for_two_cores(attack: C, *, epochs: int = 20, network: CopyFactory | None = 
 
 
 def _small(choice: Any) -> Any:
-    """Return a choice that looks at fewer pictures."""
+    """Return a choice that looks at fewer pictures.
+
+    They must stay several times those wanted, or nothing is chosen. What is nearest to a border
+    is there within a step or two; what takes longer is not chosen anyway.
+    """
     if isinstance(choice, DeepFoolNearest):
-        return replace(choice, subset=500, iterations=5)
+        return replace(choice, subset=4000, iterations=3)
     if isinstance(choice, DeepFoolThenFar):
         return replace(choice, near=_small(choice.near))
     return choice

@@ -27,9 +27,10 @@ _MOST_ZOOM = 2.0
 class Rendering:
     """A `View` of pictures with bright strokes on a dark ground, (n, c, h, w) in [0, 1].
 
-    Each picture is scaled to the honest size, moved so that its center of mass is where honest ones have it, and
-    given the pixel values of an honest picture with as much ink among its like, the brightest pixel
-    the brightest value: strokes become as thin, as sharp and as saturated, and the ground as clean.
+    Each picture is scaled to the honest size, moved so that its center of mass is where honest
+    ones have it, and given the pixel values of an honest picture with as much ink among its like,
+    the brightest pixel the brightest value: strokes become as thin, as sharp and as saturated, and
+    the ground as clean.
 
     Attributes:
         size: longer edge of the box around the ink, in pixels.

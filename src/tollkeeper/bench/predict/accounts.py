@@ -1,13 +1,18 @@
 """Detectors with a memory: judged by accounts, not by queries.
 
-Each user's queries are cut into accounts of one size, in asking order, and an account's score is
-that after its last query. Small accounts are what sybils have: a thief of 1,000 queries behind 20
-accounts is 20 accounts of 50.
+Each user's queries are cut into accounts of one size, in asking order and without the honest seeds
+of JBDA, and an account's score is that after its last query. Small accounts are what sybils have: a
+thief of 1,000 queries behind 20 accounts is 20 accounts of 50.
+
+Beside the detectors with a memory stand plain sums of scores of single queries, which any such
+detector must beat: a mean, or the share of queries that are odd by themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,36 +32,135 @@ from tollkeeper.types import Images, Probabilities, Scores
 SIZES = (50, 100, 200, 500)
 HONEST = "honest"
 FUSED = "fused"
+WATCHERS = ("prada", "seat", "history", "mean-max-softmax", "mean-fused", "share-fused", "fdinet")
 FALSE_ALARMS = 0.01
-"""Share of honest accounts that `history` may ever accuse; PRADA and SEAT have thresholds of their
-own."""
+"""Share of honest accounts that `history` may ever accuse, and that the sums accuse; PRADA, SEAT and
+FDINet have thresholds of their own."""
 
 _FEWEST = 4
 """Accounts of a size below which it is left out."""
 
-Queries = tuple[Images, Probabilities]
+_FDINET_FLAGS = 0.5
+_FDINET_SHARE: Mapping[str, float] = {"mnist": 0.4, "cifar10": 0.75}
+"""The paper's: a batch is an extraction if more of its queries than this are flagged."""
+
+_DRAWN = 2000
 
 
-def watchers(made: Deployment, rng: np.random.Generator) -> dict[str, AccountDetector]:
-    """Return the account detectors, set from honest images where they need any."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """A user's queries.
+
+    Attributes:
+        images: (n, c, h, w) in asking order.
+        answers: (n, k).
+        scores: (n,) of each detector of single queries.
+    """
+
+    images: Images
+    answers: Probabilities
+    scores: Mapping[str, Scores]
+
+    def __getitem__(self, at: slice | NDArray[np.intp]) -> Asked:
+        """Return some of them."""
+        some = {name: scores[at] for name, scores in self.scores.items()}
+        return Asked(self.images[at], self.answers[at], some)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Watcher:
+    """How an account is followed.
+
+    Attributes:
+        follow: an account's queries to (n,) scores after each.
+        alarms: (n,) scores of an account of n queries to whether each is an alarm.
+    """
+
+    follow: Callable[[Asked], Scores]
+    alarms: Callable[[Scores], NDArray[np.bool_]]
+
+
+def watchers(made: Deployment, rng: np.random.Generator) -> dict[str, Watcher]:
+    """Return what follows accounts, by name, set from honest images where it needs any.
+
+    The sums and `history` are there if the detectors are whose scores they take.
+    """
     scene, network = made.scene, made.victim.network
     classes = len(scene.classes)
     features = Features(network) if isinstance(network, Conv3) else None
-    found: dict[str, AccountDetector] = {
-        "prada": Prada(scene.shape, classes=classes),
-        "seat": fit_seat(scene.calibration, classes=classes, rng=rng, features=features),
-    }
-    if FUSED in made.defense.detectors:
-        fused = made.defense.detectors[FUSED]
-        answers = made.victim.embed(scene.calibration)
-        found["history"] = History(fused, np.sort(fused.score(scene.calibration, answers)))
+    prada = Prada(scene.shape, classes=classes)
+    seat = fit_seat(scene.calibration, classes=classes, rng=rng, features=features)
+    found = {"prada": _remembering(prada, prada), "seat": _remembering(seat, seat)}
+    fitted = made.defense.detectors
+    answers = made.victim.embed(scene.calibration)
+    if FUSED in fitted:
+        usual = np.sort(fitted[FUSED].score(scene.calibration, answers))
+        found["history"] = _betting(History(fitted[FUSED], usual))
+        found["mean-fused"] = _summed(FUSED, usual, rng)
+        odd = float(np.quantile(usual, 0.99, method="higher"))
+        found["share-fused"] = _summed(FUSED, usual, rng, above=odd)
+    if "max-softmax" in fitted:
+        usual = fitted["max-softmax"].score(scene.calibration, answers)
+        found["mean-max-softmax"] = _summed("max-softmax", usual, rng)
+    if "fdinet" in fitted:
+        share = _FDINET_SHARE[scene.dataset]
+        found["fdinet"] = Watcher(
+            partial(_running, "fdinet", above=_FDINET_FLAGS), lambda scores: _last(scores > share)
+        )
+    return {name: found[name] for name in WATCHERS if name in found}
+
+
+def _remembering(detector: AccountDetector, own: Prada | Seat) -> Watcher:
+    return Watcher(
+        lambda asked: detector.update(detector.empty(), asked.images, asked.answers)[0], own.alarms
+    )
+
+
+def _betting(history: History) -> Watcher:
+    limit = history.alarm_at(FALSE_ALARMS)
+    return Watcher(
+        lambda asked: history.follow(history.empty(), asked.scores[FUSED])[0],
+        lambda scores: scores >= limit,
+    )
+
+
+def _running(name: str, asked: Asked, *, above: float | None = None) -> Scores:
+    """Return the mean of an account's scores so far, or the share of those above a limit."""
+    scores = asked.scores[name]
+    counted = scores if above is None else (scores > above).astype(np.float64)
+    found: Scores = np.cumsum(counted) / np.arange(1, len(counted) + 1)
     return found
+
+
+def _summed(
+    name: str, usual: Scores, rng: np.random.Generator, *, above: float | None = None
+) -> Watcher:
+    """Return a sum that is judged once, after an account's last query.
+
+    Its limit is exceeded by one in a hundred accounts of that size drawn from `usual`, honest
+    scores that no fit has seen.
+    """
+    counted = usual if above is None else (usual > above).astype(np.float64)
+
+    @cache
+    def limit(size: int) -> float:
+        drawn = rng.choice(counted, (_DRAWN, size)).mean(axis=1)
+        return float(np.quantile(drawn, 1 - FALSE_ALARMS, method="higher"))
+
+    return Watcher(
+        partial(_running, name, above=above), lambda scores: _last(scores > limit(len(scores)))
+    )
+
+
+def _last(alarms: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return alarms of an account that is judged after its last query alone."""
+    return np.where(np.arange(len(alarms)) == len(alarms) - 1, alarms, False)
 
 
 def judged(
     made: Deployment,
-    watching: Mapping[str, AccountDetector],
-    users: Mapping[str, Queries],
+    watching: Mapping[str, Watcher],
+    users: Mapping[str, Asked],
     *,
     rng: np.random.Generator,
 ) -> dict[str, Metric]:
@@ -64,7 +168,7 @@ def judged(
 
     Args:
         made: the deployment.
-        watching: account detectors by name.
+        watching: by name.
         users: what each asked; `honest` among them.
         rng: draws the bootstrap.
     """
@@ -72,39 +176,21 @@ def judged(
     for size in SIZES:
         path = f"{made.scene.dataset}.accounts{size}"
         last: dict[str, dict[str, Scores]] = {}
-        for user, queries in users.items():
-            if len(queries[0]) // size < _FEWEST:
+        for user, asked in users.items():
+            count = len(asked.images) // size
+            if count < _FEWEST:
                 continue
-            for name, detector in watching.items():
-                scores = _accounts(detector, queries, size)
-                last.setdefault(user, {})[name] = scores[:, -1]
-                alarmed = np.any(_alarms(detector, scores), axis=1)
+            accounts = [asked[at * size : (at + 1) * size] for at in range(count)]
+            for name, watcher in watching.items():
+                scores = [watcher.follow(account) for account in accounts]
+                last.setdefault(user, {})[name] = np.array([one[-1] for one in scores])
+                alarmed = np.array([watcher.alarms(one).any() for one in scores])
                 found[f"alarmed.{path}.{name}.{user}"] = _share(alarmed, user, rng)
         honest = last.pop(HONEST, {})
         for user, malicious in last.items() if honest else ():
             some = judge(honest, malicious, resamples=made.plan.resamples, rng=rng)
             found |= some.metrics(path, user)
     return found
-
-
-def _accounts(detector: AccountDetector, queries: Queries, size: int) -> NDArray[np.float64]:
-    """Return (accounts, size) scores after each query."""
-    count = len(queries[0]) // size
-    rows = [
-        detector.update(detector.empty(), *(part[at * size : (at + 1) * size] for part in queries))[
-            0
-        ]
-        for at in range(count)
-    ]
-    return np.stack(rows)
-
-
-def _alarms(detector: AccountDetector, scores: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return where (accounts, size) scores are alarms."""
-    if isinstance(detector, Prada | Seat):
-        return detector.alarms(scores.ravel()).reshape(scores.shape)
-    assert isinstance(detector, History)
-    return scores >= detector.alarm_at(FALSE_ALARMS)
 
 
 def _share(alarmed: NDArray[np.bool_], user: str, rng: np.random.Generator) -> Metric:

@@ -25,7 +25,7 @@ from tollkeeper.attacks.classifier.presets import for_two_cores
 from tollkeeper.attacks.classifier.sybils import Rotating
 from tollkeeper.bench.experiment import Context, Experiment, Measurement
 from tollkeeper.bench.guard_coverage import Samples
-from tollkeeper.bench.predict.metrics import accuracy, agreement
+from tollkeeper.bench.predict.metrics import accuracy, agreement, divergence
 from tollkeeper.bench.predict.scene import Scene, Sizes, load_scene
 from tollkeeper.bench.predict.victims import Training, train_victim
 from tollkeeper.bench.theft.jobs import run_jobs
@@ -65,7 +65,7 @@ class Setting:
     width: int = 16
     epochs: int = 20
     filters: int = 32
-    seeds: int = 1
+    seeds: int = 2
     workers: int = 2
 
 
@@ -131,7 +131,13 @@ def measure(setting: Setting, context: Context) -> Measurement:
         results = run_jobs(run, jobs, workers=setting.workers, progress=context.progress)
     for job, found in zip(jobs, results, strict=True):
         for name, value in found.items():
-            samples.add(f"{name}.{job.name}", value, "lower", "share")
+            far = name == "copy_divergence"
+            samples.add(
+                f"{name}.{job.name}",
+                value,
+                "higher" if far else "lower",
+                "nats" if far else "share",
+            )
     return Measurement(samples.metrics(), data=data)
 
 
@@ -156,10 +162,11 @@ def run(job: Job) -> dict[str, float]:
     # The same draws for all attacks and outputs, so that random policies ask the same pictures.
     rng = np.random.default_rng([job.root, 1, job.seed])
     stolen = attack(victim, pool, budget=job.budget, rng=rng, clock=time.perf_counter)
-    said = stolen.surrogate.embed(scene.honest)
+    said, wanted = stolen.surrogate.embed(scene.honest), stage.victim.embed(scene.honest)
     return {
         "copy_accuracy": accuracy(said, scene.honest_labels),
-        "copy_agreement": agreement(said, stage.victim.embed(scene.honest)),
+        "copy_agreement": agreement(said, wanted),
+        "copy_divergence": divergence(wanted, said),
     }
 
 
@@ -196,6 +203,6 @@ EXPERIMENT = Experiment(
         "cpu": Setting(),
     },
     measure=measure,
-    promises=("accuracy.victim", "copy_accuracy.*", "copy_agreement.*"),
+    promises=("accuracy.victim", "copy_accuracy.*", "copy_agreement.*", "copy_divergence.*"),
     attacks={name: f"copy_accuracy.mnist.*.labels.{name}" for name in names.of("classifier")},
 )

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from torch import nn
 
-from tollkeeper.bench.predict.networks import Kind, build
 from tollkeeper.bench.predict.scene import Scene
+from tollkeeper.bench.predict.victims import Training
 from tollkeeper.detectors.base import Detector
 from tollkeeper.detectors.edm import Edm
 from tollkeeper.detectors.floors import Energy, MaxSoftmax, PixelShare
@@ -38,9 +38,11 @@ SAME_FORMS: Mapping[str, float] = {"same": 0.99, "same-x": 1.0, "same-y": 0.0}
 class Fitting:
     """How long detectors are trained, and how large they are.
 
+    OE's victim, EDM's members and SAME's auxiliary model are classifiers of the victim's task, and
+    are trained as the victim is: network, epochs, rate and augmentation. What a defense loses in
+    accuracy is then the defense's.
+
     Attributes:
-        network: architecture of OE's victim, EDM's members and SAME's auxiliary model.
-        width: of the first layer of OE's victim, EDM's members and SAME's auxiliary model.
         mae_epochs: of the autoencoder.
         mae_warmup: of these.
         mae_rate: its learning rate.
@@ -51,15 +53,10 @@ class Fitting:
         mae_heads: of attention.
         mae_ratios: mask ratios of its batches.
         fused_patch: pixels a side in the fused score's own autoencoder.
-        auxiliary_epochs: of SAME's auxiliary model.
-        oe_epochs: of OE's victim.
         edm_members: of EDM's ensemble.
-        edm_epochs: of each of them.
         anchors: of FDINet, for each class.
     """
 
-    network: Kind = "conv3"
-    width: int = 16
     mae_epochs: int = 40
     mae_warmup: int = 3
     mae_rate: float = 2e-3
@@ -70,18 +67,11 @@ class Fitting:
     mae_heads: int = 4
     mae_ratios: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
     fused_patch: int = 7
-    auxiliary_epochs: int = 6
-    oe_epochs: int = 6
     edm_members: int = 3
-    edm_epochs: int = 5
     anchors: int = 100
 
-    def build(self, scene: Scene, rng: np.random.Generator) -> nn.Module:
-        """Return an untrained classifier of a scene's images."""
-        return build(self.network, scene.shape, len(scene.classes), rng, width=self.width)
-
-    def recipe(self) -> SameRecipe:
-        """Return how SAME is fitted."""
+    def recipe(self, training: Training) -> SameRecipe:
+        """Return how SAME is fitted to a victim that was trained so."""
         layout = MaeLayout(
             patch=self.mae_patch,
             width=self.mae_width,
@@ -98,7 +88,7 @@ class Fitting:
         )
         return SameRecipe(
             mae=MaeRecipe(layout=layout, ratios=self.mae_ratios, schedule=schedule),
-            schedule=Schedule(epochs=self.auxiliary_epochs, batch=128, rate=1e-3),
+            schedule=training.schedule(),
         )
 
 
@@ -116,6 +106,12 @@ class Defense:
     seconds: dict[str, float] = field(default_factory=dict)
     own: dict[str, Callable[[Images], Probabilities]] = field(default_factory=dict)
 
+    def autoencoder(self, name: str) -> Graph:
+        """Return the autoencoder inside SAME or the fused score: images to `restored`."""
+        detector = self.detectors[name]
+        assert isinstance(detector, Same | Fused)
+        return Graph(detector.pack()[1]["reconstruction"], name=f"{name}'s autoencoder")
+
     @property
     def same(self) -> Same:
         """Return SAME as published."""
@@ -123,11 +119,12 @@ class Defense:
         assert isinstance(found, Same)
         return found
 
-    def restore(self, images: Images) -> Images:
-        """Return (n, c, h, w) images as SAME's autoencoder restores them three times over."""
+    def restore(self, name: str, images: Images) -> Images:
+        """Return (n, c, h, w) images as a detector's autoencoder restores them three times over."""
+        autoencoder = self.autoencoder(name)
         for _ in range(3):
             parts = [images[start : start + 256] for start in range(0, len(images), 256)]
-            made = [self.same.reconstruction.run(part)[RESTORED] for part in parts]
+            made = [autoencoder.run(part)[RESTORED] for part in parts]
             images = np.clip(np.concatenate(made), 0, 1)
         return images
 
@@ -148,6 +145,7 @@ class Fitter:
         victim: who answers.
         graph: its network to `logits`.
         answers: (n, k) the victim's, to the training images.
+        training: of the victim.
         fitting: sizes.
         rng: all randomness of one detector.
     """
@@ -156,16 +154,13 @@ class Fitter:
     victim: TorchClassifier
     graph: Graph
     answers: Probabilities
+    training: Training
     fitting: Fitting
     rng: np.random.Generator
 
     def network(self, rng: np.random.Generator) -> nn.Module:
         """Return an untrained classifier of the victim's kind."""
-        return self.fitting.build(self.scene, rng)
-
-
-def _schedule(epochs: int) -> Schedule:
-    return Schedule(epochs=epochs, batch=128, rate=1e-3)
+        return self.training.build(self.scene, rng)
 
 
 def _same(fitter: Fitter) -> Iterator[Detector]:
@@ -176,7 +171,7 @@ def _same(fitter: Fitter) -> Iterator[Detector]:
         fitter.answers,
         classes=len(scene.classes),
         make_network=fitter.network,
-        recipe=fitter.fitting.recipe(),
+        recipe=fitter.fitting.recipe(fitter.training),
         rng=fitter.rng,
         progress=silent,
     )
@@ -186,7 +181,7 @@ def _same(fitter: Fitter) -> Iterator[Detector]:
 def _fused(fitter: Fitter) -> Iterator[Detector]:
     """Fit as `tollkeeper detectors fit` does: an autoencoder of larger patches, honest data only."""
     scene, fitting, victim = fitter.scene, fitter.fitting, fitter.victim
-    coarse = replace(fitting, mae_patch=fitting.fused_patch).recipe().mae
+    coarse = replace(fitting, mae_patch=fitting.fused_patch).recipe(fitter.training).mae
     network = train_mae(scene.train, recipe=coarse, rng=fitter.rng, progress=silent)
     middle = len(scene.reference) * 3 // 5
     known, tails = scene.reference[:middle], scene.reference[middle:]
@@ -208,7 +203,7 @@ def _oe(fitter: Fitter) -> Iterator[Detector]:
         classes=len(scene.classes),
         make_network=fitter.network,
         rng=fitter.rng,
-        schedule=_schedule(fitter.fitting.oe_epochs),
+        schedule=fitter.training.schedule(),
     )
 
 
@@ -224,7 +219,7 @@ def _edm(fitter: Fitter) -> Iterator[Detector]:
         make_network=fitter.network,
         rng=fitter.rng,
         members=fitter.fitting.edm_members,
-        schedule=_schedule(fitter.fitting.edm_epochs),
+        schedule=fitter.training.schedule(),
     )
 
 
@@ -265,6 +260,7 @@ def fit_all(
     scene: Scene,
     victim: TorchClassifier,
     graph: Graph,
+    training: Training,
     fitting: Fitting,
     *,
     rng: np.random.Generator,
@@ -278,6 +274,7 @@ def fit_all(
         scene: its images.
         victim: who answers.
         graph: its network to `logits`.
+        training: how it was trained.
         fitting: sizes.
         rng: all randomness; each detector's is its own.
         clock: monotonic seconds.
@@ -290,7 +287,7 @@ def fit_all(
             continue
         progress(f"fitting {name}")
         began = clock()
-        for detector in fit(Fitter(scene, victim, graph, answers, fitting, draws)):
+        for detector in fit(Fitter(scene, victim, graph, answers, training, fitting, draws)):
             defense.detectors[detector.name] = detector
             defense.seconds[detector.name] = clock() - began
             if isinstance(detector, OutlierExposure | Edm):

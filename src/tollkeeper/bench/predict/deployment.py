@@ -117,6 +117,7 @@ def deploy(
         scene,
         victim,
         graph,
+        plan.training,
         plan.fitting,
         rng=fitting,
         clock=clock,

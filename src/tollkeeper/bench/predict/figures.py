@@ -72,6 +72,12 @@ class Judged:
         return self.above(one, max(others, key=lambda name: float(self.values[name][AUROC])))
 
 
+def balanced(honest: Mapping[str, Scores], malicious: Mapping[str, Scores]) -> dict[str, Scores]:
+    """Return as many of the honest scores as there are malicious ones."""
+    count = min((len(scores) for scores in malicious.values()), default=0)
+    return {name: scores[:count] for name, scores in honest.items()}
+
+
 def curve(honest: Scores, malicious: Scores, at: Sequence[float]) -> list[float]:
     """Return the malicious share caught at shares of false alarms: a ROC curve.
 

@@ -147,18 +147,6 @@ def _within(fpr: Counts, tpr: Counts, level: float) -> NDArray[np.float64]:
     return found
 
 
-def bounds(share: float) -> tuple[float, float]:
-    """Return the best AUROC and FPR95 where a share of the malicious is like the honest.
-
-    Nothing tells those apart, such as the seeds of a JBDA thief: AUROC is at most 1 - share / 2,
-    and FPR95 at least 1 - .05 / share.
-
-    Args:
-        share: ρ, from 0 to 1.
-    """
-    return 1 - share / 2, max(0.0, 1 - 0.05 / share) if share else 0.0
-
-
 def accuracy(answers: Probabilities, labels: NDArray[np.int64]) -> float:
     """Return the share of (n, k) answers whose largest class is the label, (n,)."""
     return float((answers.argmax(axis=1) == labels).mean())

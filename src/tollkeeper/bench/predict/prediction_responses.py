@@ -234,10 +234,11 @@ def _deployments(
     misinforming = partial(_misinforming, scene=scene, setting=setting, facts=facts, rng=rng)
     yield alike("none", Chain(), ways=("labels", "averaged"))
     yield alike("top-1", Rounded(0), ways=())
-    yield alike("top-3", TopK(3))
-    yield alike("rounded-1", Rounded(1))
-    yield alike("noise", KeyedNoise(setting.noise), ways=("labels", "averaged", "inverted"))
-    yield alike("logit-noise", KeyedLogitNoise(setting.logit_noise))
+    yield alike("top-3", TopK(3), ways=("labels", "inverted"))
+    yield alike("rounded-1", Rounded(1), ways=("labels", "inverted"))
+    averaging = ("labels", "averaged", "inverted")
+    yield alike("noise", KeyedNoise(setting.noise), ways=averaging)
+    yield alike("logit-noise", KeyedLogitNoise(setting.logit_noise), ways=averaging)
     yield alike("reverse-sigmoid", ReverseSigmoid(), ways=("labels", "inverted"))
     for name, distance in (("mad", setting.mad), ("mad-argmax", setting.mad_argmax)):
         mine, *thiefs = (

@@ -42,6 +42,27 @@ def like_mnist(images: Images, examples: Images) -> Images:
     return np.where(drawn < _cut(drawn, examples), np.float32(0), drawn)
 
 
+def leveled(images: Images, examples: Images) -> Images:
+    """Return images (n, c, h, w) with the pixel levels of examples.
+
+    Each keeps the order of its pixels and gets the sorted values of the example whose sorted values
+    are closest to its own.
+
+    Args:
+        images: in [0, 1].
+        examples: (m, c, h, w) of files, and so of 256 levels.
+    """
+    flat = images.reshape(len(images), -1)
+    order = np.argsort(flat, axis=1, kind="stable")
+    mine = np.take_along_axis(flat, order, axis=1)
+    theirs = np.sort(examples.reshape(len(examples), -1), axis=1)
+    # Of the squared distance, what depends on the example.
+    nearest = (np.square(theirs).sum(axis=1) - 2 * mine @ theirs.T).argmin(axis=1)
+    found = np.empty_like(flat)
+    np.put_along_axis(found, order, theirs[nearest], axis=1)
+    return found.reshape(images.shape)
+
+
 def _cut(drawn: Images, examples: Images) -> float:
     """Return below which value ink is dropped, so that as much faint ink is left as in examples."""
     faint, like = (part[(part > 0) & (part < _FAINT)] for part in (drawn, examples))

@@ -16,7 +16,7 @@ import numpy as np
 from tollkeeper.bench.experiment import Context, Experiment, Measurement
 from tollkeeper.bench.predict.defenders import Fitting
 from tollkeeper.bench.predict.deployment import Deployment, deploy, places
-from tollkeeper.bench.predict.figures import judge
+from tollkeeper.bench.predict.figures import balanced, judge
 from tollkeeper.bench.predict.jobs import Job, Part, run_parts
 from tollkeeper.bench.predict.plan import CPU, GPU, SMOKE, Plan
 from tollkeeper.bench.predict.streams import ADAPTIVE, THIEVES
@@ -157,7 +157,9 @@ def run(job: Job) -> Part:
     honest = variants.scores.pop("honest")
     path = f"{job.dataset}.{min(job.plan.budgets)}"
     for attack, malicious in variants.scores.items():
-        judged = judge(honest, malicious, resamples=job.plan.resamples, rng=drawing)
+        judged = judge(
+            balanced(honest, malicious), malicious, resamples=job.plan.resamples, rng=drawing
+        )
         part.metrics |= judged.metrics(path, attack)
         for one, other in _pairs(list(judged.values)):
             part.metrics[f"above.{path}.{one}_over_{other}.{attack}"] = judged.above(one, other)
@@ -193,7 +195,7 @@ def _train(
     began = made.clock()
     network = train_mae(
         made.scene.train,
-        recipe=fitting.recipe().mae,
+        recipe=fitting.recipe(made.plan.training).mae,
         rng=rng,
         progress=silent,
         after_epoch=told,
@@ -208,7 +210,8 @@ def _parts(bench: _Bench, rng: np.random.Generator) -> None:
     scene, setting, (training, learning) = bench.made.scene, bench.setting, rng.spawn(2)
     network = _train(bench, bench.fitting, "parts", training, snapshots=setting.snapshots)
     bench.tell("auxiliary models")
-    answers, recipe = bench.made.victim.embed(scene.train), bench.fitting.recipe()
+    plan, answers = bench.made.plan, bench.made.victim.embed(scene.train)
+    recipe = bench.fitting.recipe(plan.training)
     ways = {
         "": recipe,
         "_of_answers": replace(recipe, aim="answers"),
@@ -221,7 +224,7 @@ def _parts(bench: _Bench, rng: np.random.Generator) -> None:
             scene.train_labels,
             answers,
             classes=len(scene.classes),
-            make_network=lambda one: bench.fitting.build(scene, one),
+            make_network=lambda one: plan.training.build(scene, one),
             recipe=ways[way],
             rng=draws,
             progress=silent,
@@ -274,7 +277,13 @@ EXPERIMENT = Experiment(
             workers=1,
         ),
         "cpu": Setting(),
-        "gpu": Setting(plans=dict(GPU), epochs=500, snapshots=(10, 50, 100, 200), workers=1),
+        "gpu": Setting(
+            plans=dict(GPU),
+            epochs=500,
+            snapshots=(10, 50, 100, 200),
+            widths=(48, 96, 384),
+            workers=1,
+        ),
     },
     measure=measure,
     promises=tuple(

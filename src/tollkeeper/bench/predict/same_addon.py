@@ -28,6 +28,8 @@ from tollkeeper.types import Scores
 
 LIVE = "mnist"
 USERS = ("jbda", "jbda_strokes", "knockoff", "knockoff_matched", "dfme_untrained", "insider")
+FITTED = ("floors", "same", "oe", "edm", "fused")
+
 _TIMED = 15
 
 
@@ -78,7 +80,13 @@ def run(job: Job) -> Part:
     """Measure one data set; runs in a worker."""
     part, rng, setting = Part(), job.rng(), job.setting
     made = deploy(
-        job.dataset, job.plan, rng=rng, clock=time.perf_counter, tell=part.tell, data=part.data
+        job.dataset,
+        job.plan,
+        rng=rng,
+        clock=time.perf_counter,
+        tell=part.tell,
+        data=part.data,
+        names=FITTED,
     )
     part.tell("users")
     known = made.scores(made.scene.calibration, made.victim.embed(made.scene.calibration))

@@ -29,7 +29,8 @@ from tollkeeper.data import load_images
 from tollkeeper.encoders.base import Encoder, checked
 from tollkeeper.encoders.classifiers.base import canonical
 from tollkeeper.encoders.classifiers.load import load_classifier
-from tollkeeper.errors import ConfigurationError, TollkeeperError
+from tollkeeper.encoders.metered import Meter, MeteredEncoder
+from tollkeeper.errors import ConfigurationError, RefusalError, TollkeeperError
 from tollkeeper.lab.progress import Step
 from tollkeeper.types import Images
 
@@ -41,6 +42,9 @@ SETS: Mapping[str, int] = {
 
 MOST = 50_000
 """Pictures of a pool, unless a budget is larger."""
+
+PROBES = 32
+"""Pictures of the pool that are tried before a target is taken to refuse all."""
 
 _UNTRAINED, _TEST = 1003, 2000  # Seeds of runs are below.
 
@@ -193,7 +197,7 @@ def opened(order: Order, *, clock: Clock, told: Told) -> Iterator[Ready]:
             attack = _labeled(attack, pool)
         accounts = max(1, len(order.keys)) if order.is_live else order.accounts
         check_plan(attack, pool, order.budgets, accounts=accounts, seeds=order.seeds)
-        victim = local or stack.enter_context(_live(order, pool))
+        victim = local or stack.enter_context(_live(order, pool, reference))
         campaign = Campaign(
             attack=attack,
             victim=victim,
@@ -206,18 +210,27 @@ def opened(order: Order, *, clock: Clock, told: Told) -> Iterator[Ready]:
         bare = _blank(attack, shape, victim.encoder.dim)
         told("the victim", Step("scoring", 0, 1))
         clean = reference or victim.clean
-        marks = _marks(clean, shape, tasks, held_out, test=scale.test, data=order.data)
+        marks = _marks(
+            clean,
+            shape,
+            tasks,
+            held_out,
+            test=scale.test,
+            data=order.data,
+            may_refuse=order.is_live and reference is None,
+        )
+        untrained = marks.figures(bare)
         found = findings(
             order,
             attack,
             campaign,
             tasks,
             victim_figures=marks.victim(),
-            untrained=marks.figures(bare),
+            untrained=untrained,
             asked=marks.asked,
             copies="classifier",
         )
-        yield Ready(campaign, marks, found)
+        yield Ready(replace(campaign, untrained=untrained), marks, found)
 
 
 def _check(order: Order, tasks: Sequence[str]) -> None:
@@ -259,7 +272,9 @@ def _chooses(attack: Attack) -> bool:
     return not isinstance(getattr(attack, "inner", attack), Knockoff)
 
 
-def _live(order: Order, pool: Pool) -> Any:
+def _live(order: Order, pool: Pool, reference: Encoder | None) -> Any:
+    """Open the target; its classes are those of the reference, or told by the first answer."""
+    first = min(PROBES, *order.budgets, len(pool.inputs))
     return victims.live(
         order.target,
         order.keys,
@@ -268,6 +283,8 @@ def _live(order: Order, pool: Pool) -> Any:
         caps=order.caps,
         concurrency=order.concurrency,
         probe=pool.inputs[0],
+        spares=list(pool.inputs[1:first]),
+        dim=None if reference is None else reference.dim,
         connect=open_classifier_target,
     )
 
@@ -280,8 +297,13 @@ def _marks(
     *,
     test: int,
     data: dict[str, str],
+    may_refuse: bool,
 ) -> Marks:
-    """Ask the clean victim about the test parts of data sets, or about what was held out."""
+    """Ask the clean victim about the test parts of data sets, or about what was held out.
+
+    What it refuses of them, where it may, is left out.
+    """
+    told = _told if may_refuse else _all_told
     exams = []
     for name in tasks:
         inputs, labels = _exam(name, shape, test, data)
@@ -289,10 +311,38 @@ def _marks(
             raise ConfigurationError(
                 f"{clean.name} has {clean.dim} classes, and {name} has more: it cannot be scored on"
             )
-        exams.append(Exam(name, inputs, labels, _top(clean, inputs)))
+        at, answers = told(clean, inputs)
+        exams.append(Exam(name, inputs[at], labels[at], answers))
     if not tasks:
-        exams.append(Exam("held out", held_out, None, _top(clean, held_out)))
+        at, answers = told(clean, held_out)
+        exams.append(Exam("held out", held_out[at], None, answers))
     return Marks(tuple(exams))
+
+
+_Heard = tuple[NDArray[np.intp], NDArray[np.intp]]
+
+
+def _all_told(clean: Encoder, inputs: Images) -> _Heard:
+    """Return the positions of all inputs, and the top classes of the answers to them."""
+    return np.arange(len(inputs)), _top(clean, inputs)
+
+
+def _told(clean: Encoder, inputs: Images) -> _Heard:
+    """Do as `_all_told` with a target that may refuse some inputs, or from some time on all.
+
+    Raises:
+        RefusalError: it answered nothing.
+    """
+    from tollkeeper.attacks.classifier.transfer import Line
+
+    try:
+        found = Line(MeteredEncoder(clean, meter=Meter(len(inputs))))(inputs)
+    except RefusalError as error:
+        raise RefusalError(
+            f"{error}; without its answers to test pictures copies cannot be scored: name a "
+            "--reference"
+        ) from error
+    return found.index, np.argmax(found.answers, axis=1)
 
 
 def _exam(

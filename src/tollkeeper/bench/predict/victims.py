@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from tollkeeper.bench.predict.networks import Kind, build
@@ -39,33 +39,57 @@ class Training:
     rate: float = 0.05
     augment: bool = False
 
+    def build(self, scene: Scene, rng: np.random.Generator) -> nn.Module:
+        """Return an untrained network of a scene's images."""
+        network = build(self.network, scene.shape, len(scene.classes), rng, width=self.width)
+        return Augmented(network, rng) if self.augment else network
+
+    def schedule(self) -> Schedule:
+        """Return how long and how fast it is trained."""
+        return Schedule(
+            epochs=self.epochs,
+            batch=self.batch,
+            rate=self.rate,
+            optimizer=SGD(weight_decay=5e-4),
+        )
+
+
+class Augmented(nn.Module):  # type: ignore[misc]  # torch is Any to mypy
+    """A network that is shown shifted and mirrored images while it is trained.
+
+    Attributes:
+        network: that sees the images as they are afterwards.
+    """
+
+    def __init__(self, network: nn.Module, rng: np.random.Generator) -> None:
+        """Stand before a network; `rng` seeds the shifts."""
+        super().__init__()
+        self.network = network
+        self._draws = generator(rng)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return what the network returns."""
+        found: Tensor = self.network(augmented(images, self._draws) if self.training else images)
+        return found
+
 
 def train_victim(scene: Scene, training: Training, *, rng: np.random.Generator) -> TorchClassifier:
     """Train a classifier on the scene's training images.
 
     Source: Conv3 and SGD as in SAME's released code (AAAI 2024); it has a ResNet-18 on CIFAR-10.
     """
-    classes = len(scene.classes)
-    network = build(training.network, scene.shape, classes, rng, width=training.width).to(device())
+    network = training.build(scene, rng).to(device())
     images = torch.from_numpy(scene.train).to(device())
     labels = torch.from_numpy(scene.train_labels).to(device())
-    draws = generator(rng)
 
     def loss(index: Tensor) -> Tensor:
-        asked = images[index]
-        if training.augment:
-            asked = augmented(asked, draws)
-        return functional.cross_entropy(run_network(network, asked), labels[index])
+        return functional.cross_entropy(run_network(network, images[index]), labels[index])
 
-    schedule = Schedule(
-        epochs=training.epochs,
-        batch=training.batch,
-        rate=training.rate,
-        optimizer=SGD(weight_decay=5e-4),
-    )
-    fit([network], len(images), loss, schedule=schedule, rng=rng, progress=silent)
+    fit([network], len(images), loss, schedule=training.schedule(), rng=rng, progress=silent)
+    # Its layers are read by detectors, so it stands alone.
+    alone = network.network if isinstance(network, Augmented) else network
     return TorchClassifier(
-        network, input_shape=scene.shape, classes=scene.classes, name=f"{scene.dataset}-victim"
+        alone, input_shape=scene.shape, classes=scene.classes, name=f"{scene.dataset}-victim"
     )
 
 

@@ -18,16 +18,23 @@ from typing import Protocol
 
 import numpy as np
 
-from tollkeeper.attacks.base import Attack, Clock
+from tollkeeper.attacks.accounts import Accounts
+from tollkeeper.attacks.base import UNLIMITED, Attack, Clock, Theft
 from tollkeeper.bench.theft.curve import mean_interval
 from tollkeeper.bench.theft.gauge import beginning
 from tollkeeper.bench.theft.pools import Pool
 from tollkeeper.bench.theft.tuning import in_pool_order, needs_labels, part
 from tollkeeper.bench.theft.victims import REQUEST, Victim
 from tollkeeper.encoders.base import Encoder
-from tollkeeper.encoders.metered import FREE, Price
-from tollkeeper.errors import ConfigurationError, TollkeeperError
+from tollkeeper.encoders.metered import FREE, Meter, MeteredEncoder, Price
+from tollkeeper.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    RefusalError,
+    TollkeeperError,
+)
 from tollkeeper.lab.progress import Progress, Step
+from tollkeeper.types import Batch, Embeddings
 
 _MOST_SEEDS = 1000
 _SELF_TRAINED, _BOOTSTRAP = range(_MOST_SEEDS, _MOST_SEEDS + 2)
@@ -82,6 +89,8 @@ class Campaign:
         seeds: runs of each budget.
         price: what the target takes.
         whole_pool: whether a run may choose from all of it on a live target too.
+        untrained: figures of the copy before training, which is all that a victim leaves who
+            refuses before there are answers enough to train on; None to let that be an error.
     """
 
     attack: Attack
@@ -91,6 +100,7 @@ class Campaign:
     seeds: int = 3
     price: Price = FREE
     whole_pool: bool = False
+    untrained: Mapping[str, float] | None = None
 
     def inputs(self, budget: int) -> int:
         """Return how many inputs of the pool a budget pays for."""
@@ -187,7 +197,8 @@ def rows(campaign: Campaign, gauge: Scorer, *, clock: Clock, told: Told) -> Iter
         The row of a budget, once more after each of its runs, and again with its floor.
 
     Raises:
-        TollkeeperError: the first run of all failed before there was a copy.
+        TollkeeperError: the first run of all failed before there was a copy, or, of classifiers,
+            otherwise than by a refusal.
     """
     for budget in campaign.budgets:
         row = Row(budget, ())
@@ -213,18 +224,14 @@ def _run(
     campaign: Campaign, gauge: Scorer, budget: int, seed: int, *, clock: Clock, progress: Progress
 ) -> Run:
     """Steal once and score the copy."""
-    victim, pool = campaign.victim, campaign.offered(budget)
-    attack = in_pool_order(campaign.attack) if victim.is_live else campaign.attack
-    theft = _labeled(attack, pool)(
-        victim.begin(seed),
-        pool.inputs,
-        budget=budget,
-        # The same for all budgets, so that a larger one asks what a smaller one asked.
-        rng=np.random.default_rng(seed),
-        clock=clock,
-        price=campaign.price,
-        progress=progress,
-    )
+    victim = campaign.victim
+    asked = _Asked(victim.begin(seed))
+    try:
+        theft = _steal(campaign, asked.victim, budget, seed, clock=clock, progress=progress)
+    except TollkeeperError:
+        if campaign.untrained is None or asked.refusal is None:
+            raise
+        return asked.run(seed, campaign)
     progress(Step("scoring", 0, 1))
     answered = theft.queries_spent + theft.repeats
     return Run(
@@ -238,6 +245,81 @@ def _run(
         asking_s=theft.asking_s,
         partial=theft.partial,
     )
+
+
+def _steal(
+    campaign: Campaign,
+    asked: Encoder,
+    budget: int,
+    seed: int,
+    *,
+    clock: Clock,
+    progress: Progress,
+) -> Theft:
+    live, pool = campaign.victim.is_live, campaign.offered(budget)
+    attack = in_pool_order(campaign.attack) if live else campaign.attack
+    return _labeled(attack, pool)(
+        asked,
+        pool.inputs,
+        budget=budget,
+        # The same for all budgets, so that a larger one asks what a smaller one asked.
+        rng=np.random.default_rng(seed),
+        clock=clock,
+        price=campaign.price,
+        progress=progress,
+    )
+
+
+class _Asked:
+    """Counts what a run was answered, for when no copy comes of it.
+
+    Attributes:
+        victim: whom the run asks.
+        refusal: how the last call was refused; None if it was not, or for want of a key.
+    """
+
+    def __init__(self, victim: Encoder) -> None:
+        self.refusal: RefusalError | None = None
+        self._meter = Meter(UNLIMITED)
+        if isinstance(victim, Accounts):
+            watched = enumerate(victim.accounts)
+            self.victim: Encoder = Accounts([self._watched(one, number) for number, one in watched])
+        else:
+            self.victim = self._watched(victim, 0)
+
+    def _watched(self, victim: Encoder, number: int) -> Encoder:
+        return MeteredEncoder(_Refusals(victim, self), meter=self._meter, account=number)
+
+    def run(self, seed: int, campaign: Campaign) -> Run:
+        """Return the run of a victim who refused before there was a copy: an untrained one."""
+        meter = self._meter
+        return Run(
+            seed=seed,
+            figures=campaign.untrained or {},
+            queries=meter.queries_spent,
+            repeats=meter.repeats,
+            calls=meter.calls,
+            money=meter.charge(campaign.price),
+            partial=f"{self.refusal}; {meter.queries_spent} answers, too few to train on",
+        )
+
+
+class _Refusals:
+    """Notes whether the last call was refused."""
+
+    def __init__(self, victim: Encoder, asked: _Asked) -> None:
+        self.name, self.dim, self.accepts = victim.name, victim.dim, victim.accepts
+        self._victim, self._asked = victim, asked
+
+    def embed(self, inputs: Batch) -> Embeddings:
+        try:
+            rows = self._victim.embed(inputs)
+        except RefusalError as error:
+            lasting = not isinstance(error, AuthenticationError)
+            self._asked.refusal = error if lasting else None
+            raise
+        self._asked.refusal = None
+        return rows
 
 
 def _self_trained(

@@ -122,6 +122,8 @@ def live(
     caps: Caps,
     concurrency: int,
     probe: Any,
+    spares: Sequence[Any] = (),
+    dim: int | None = None,
     connect: Callable[..., Target] = open_target,
 ) -> Iterator[Victim]:
     """Open one account a key at a live target, for as long as the block runs.
@@ -136,6 +138,8 @@ def live(
             puzzles none are solved.
         concurrency: requests at once.
         probe: an input that the attack is going to ask anyway, to learn the width from.
+        spares: further ones, for a target that refuses that one.
+        dim: the width, where it is known; nothing is asked then.
         connect: opens one account.
 
     Raises:
@@ -160,8 +164,9 @@ def live(
                 transcript=folder / _file(url, key),
                 allowance=allowance,
                 pace=pace,
-                dim=targets[0].dim if targets else None,
+                dim=targets[0].dim if targets else dim,
                 probe=probe,
+                spares=spares,
                 batch=REQUEST,
                 solver=solver,
             )

@@ -24,7 +24,7 @@ from tollkeeper.lab.conv3 import conv3
 from tollkeeper.lab.fit import AdamW, Schedule
 from tollkeeper.lab.halving import halved
 from tollkeeper.lab.progress import Progress, Step
-from tollkeeper.types import Images, Probabilities, Scores
+from tollkeeper.types import Images, Probabilities
 
 FEWEST = 2000
 """Honest inputs needed: the smallest part holds a tenth."""
@@ -101,43 +101,24 @@ def fit_bundle(
             f"expected at least {FEWEST:,} honest inputs, got {len(images):,}; record more"
         )
     _, c, h, w = images.shape
-    shape, classes = (c, h, w), victim.dim
-    answers = asked(victim, images, progress)
-    networks, statistics, tails, held = _parts(len(images), rng)
-    same = fit_same(
-        images[networks],
-        None if labels is None else labels[networks],
-        answers[networks],
-        classes=classes,
-        make_network=recipe.make_network or _small(shape, classes),
-        recipe=recipe.same,
-        rng=rng,
-        progress=_named(progress, "SAME"),
-    )
-    coarse = train_mae(
-        images[networks], recipe=recipe.fused, rng=rng, progress=_named(progress, "fused")
-    )
-    fused = Fused.fitted(
-        _halved(same_x(coarse, classes=classes)),
-        images[statistics],
-        answers[statistics],
-        calibration_images=images[tails],
-        calibration_answers=answers[tails],
-    )
-    same = _halved(same)
+    shape = (c, h, w)
+    traffic = _Traffic(images, labels, asked(victim, images, progress))
+    networks, statistics, tails, held = (traffic.part(at) for at in _parts(len(images), rng))
+    same = _fit_same(networks, recipe, rng, progress)
+    fused = _fit_fused(networks, statistics, tails, recipe=recipe.fused, rng=rng, progress=progress)
     made: list[Detector] = [
         fused,
         same,
         same.weighted(1),
-        MaxSoftmax(shape, classes),
-        PixelShare.fitted(images[statistics], classes=classes),
+        MaxSoftmax(shape, victim.dim),
+        PixelShare.fitted(statistics.images, classes=victim.dim),
     ]
-    honest = {one.name: _honest(one, images[held], answers[held]) for one in made}
+    honest = {one.name: np.sort(one.score(held.images, held.answers)) for one in made}
     probe = probe_for(shape)
     return Bundle(
         victim=victim.name,
         input_shape=shape,
-        classes=classes,
+        classes=victim.dim,
         detectors={one.name: one for one in made},
         recommended=fused.name,
         honest=honest,
@@ -145,6 +126,56 @@ def fit_bundle(
         graphs={name: halved(graph) for name, graph in (graphs or {}).items()},
         probe=probe,
         probe_answers=victim.embed(probe),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Traffic:
+    """Honest inputs (n, c, h, w), their classes (n,) where known, and the victim's answers (n, k)."""
+
+    images: Images
+    labels: NDArray[np.int64] | None
+    answers: Probabilities
+
+    def part(self, at: NDArray[np.intp]) -> _Traffic:
+        labels = None if self.labels is None else self.labels[at]
+        return _Traffic(self.images[at], labels, self.answers[at])
+
+
+def _fit_same(
+    traffic: _Traffic, recipe: BundleRecipe, rng: np.random.Generator, progress: Progress
+) -> Same:
+    _, c, h, w = traffic.images.shape
+    classes = traffic.answers.shape[1]
+    found = fit_same(
+        traffic.images,
+        traffic.labels,
+        traffic.answers,
+        classes=classes,
+        make_network=recipe.make_network or _small((c, h, w), classes),
+        recipe=recipe.same,
+        rng=rng,
+        progress=_named(progress, "SAME"),
+    )
+    return _halved(found)
+
+
+def _fit_fused(
+    networks: _Traffic,
+    statistics: _Traffic,
+    tails: _Traffic,
+    *,
+    recipe: MaeRecipe,
+    rng: np.random.Generator,
+    progress: Progress,
+) -> Fused:
+    coarse = train_mae(networks.images, recipe=recipe, rng=rng, progress=_named(progress, "fused"))
+    return Fused.fitted(
+        _halved(same_x(coarse, classes=networks.answers.shape[1])),
+        statistics.images,
+        statistics.answers,
+        calibration_images=tails.images,
+        calibration_answers=tails.answers,
     )
 
 
@@ -161,10 +192,6 @@ def _parts(count: int, rng: np.random.Generator) -> list[NDArray[np.intp]]:
     """Return the places of each part, at random: files are often ordered."""
     ends = np.cumsum([int(count * share) for share in SHARES])[:-1]
     return np.split(rng.permutation(count), ends)
-
-
-def _honest(detector: Detector, images: Images, answers: Probabilities) -> Scores:
-    return np.sort(detector.score(images, answers))
 
 
 def _halved(same: Same) -> Same:

@@ -56,7 +56,7 @@ def train_edm(
         rng: initial weights and orders.
         members: N; the paper's 5, or 3 at three fifths of the cost.
         weight: of the diversity.
-        schedule: how long and how fast.
+        schedule: how long and how fast; less than the victim's own costs accuracy.
         progress: told after each epoch.
 
     Returns:

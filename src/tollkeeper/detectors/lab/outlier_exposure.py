@@ -21,7 +21,9 @@ from tollkeeper.lab.torching import device, generator
 from tollkeeper.types import Images
 
 MakeNetwork = Callable[[np.random.Generator], nn.Module]
-"""Makes a network of (n, c, h, w) in [0, 1] to (n, k) logits; it may be trained already."""
+"""Makes a network of (n, c, h, w) in [0, 1] to (n, k) logits; it may be trained already.
+
+What it does in training mode alone, such as shifting pictures, is learned from but not exported."""
 
 DIGITS = Schedule(epochs=8, batch=128, rate=1e-3)
 """Enough for 28x28 digits."""
@@ -111,7 +113,7 @@ def train_outlier_exposure(
         make_network: with one more output than classes for `Shadow`.
         rng: initial weights, and the order of pictures and outliers.
         objective: `Joint()` if None.
-        schedule: how long and how fast.
+        schedule: how long and how fast; less than the victim's own costs accuracy.
         progress: told after each epoch.
 
     Returns:

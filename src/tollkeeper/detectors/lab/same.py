@@ -44,7 +44,8 @@ class SameRecipe:
     answers; the released code trains it on labels, over pictures restored from a quarter of their
     patches, for 80 epochs, and never asks the victim.
     Notes: it is trained on pictures restored as scoring restores them; `ratio` 0.75 is the code's
-    way. Pictures are not augmented: the code's augmentations are not in it.
+    way. What augments them is the network's own matter, see
+    `outlier_exposure.MakeNetwork`; the code augments before it restores, here it comes after.
 
     Attributes:
         mae: how to train the autoencoder.
