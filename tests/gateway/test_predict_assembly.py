@@ -13,6 +13,7 @@ from tollkeeper.challenge.protocol import Issuer, Proof, body_digest
 from tollkeeper.challenge.puzzle import HashPuzzle
 from tollkeeper.challenge.solve import solve
 from tollkeeper.client.offers import offered
+from tollkeeper.detectors.base import Detector
 from tollkeeper.detectors.bundle import Bundle, probe_for
 from tollkeeper.detectors.floors import MaxSoftmax, PixelShare
 from tollkeeper.detectors.fused import Fused
@@ -41,7 +42,7 @@ from tollkeeper.testing.predictions import (
     BrightnessDetector,
     ToyClassifier,
 )
-from tollkeeper.types import Account, Probabilities
+from tollkeeper.types import Account, Probabilities, Scores
 
 TOY = ToyClassifier()
 BUNDLE = Bundle(
@@ -67,24 +68,50 @@ def test_a_bundle_gives_scores_their_meaning() -> None:
     assert evidence.follow is None
 
 
-def test_an_account_is_followed_by_scores_of_the_detector_that_policy_reads() -> None:
-    """Scores of another one mean nothing to it, so its history is made anew for that one."""
+def test_an_account_is_followed_by_scores_of_the_same_detector_only() -> None:
+    """Scores of another detector mean nothing to it, also of one of the same kind."""
+
+    class Follower(BrightnessCounter):
+        def follow(self, state: bytes, scores: Scores) -> tuple[Scores, bytes]:
+            return scores, state
+
+        def __init__(self, detector: Detector) -> None:
+            self.detector = detector
+
+    detectors: dict[str, Detector] = {
+        "one": MaxSoftmax(SHAPE, 3),
+        "two": PixelShare(SHAPE, 3, 0.2, 0.8),
+    }
     scores = np.linspace(-1, 0, 500)
     whole = replace(
         BUNDLE,
-        detectors={"one": MaxSoftmax(SHAPE, 3), "two": PixelShare(SHAPE, 3, 0.2, 0.8)},
-        honest={"one": scores, "two": scores},
+        detectors=detectors,
+        honest=dict.fromkeys(detectors, scores),
         recommended="one",
+        account=Follower(MaxSoftmax(SHAPE, 3)),
+    )
+    assert evidence_of(whole, TOY, digest=b"").follow is not None
+    assert evidence_of(replace(whole, recommended="two"), TOY, digest=b"").follow is None
+
+
+def test_a_history_is_made_anew_for_the_detector_that_policy_reads() -> None:
+    """What it was fitted for is another scale."""
+    scores = np.linspace(-1, 0, 500)
+    detectors: dict[str, Detector] = {
+        "one": MaxSoftmax(SHAPE, 3),
+        "two": PixelShare(SHAPE, 3, 0.2, 0.8),
+    }
+    whole = replace(
+        BUNDLE,
+        detectors=detectors,
+        honest=dict.fromkeys(detectors, scores),
+        recommended="two",
         account=History(MaxSoftmax(SHAPE, 3), scores),
     )
-    found, state = np.array([-0.5]), whole.account.empty() if whole.account else b""
-    follow = evidence_of(whole, TOY, digest=b"").follow
-    assert follow is not None
-    assert follow(state, found)[0].shape == (1,)
-    other = evidence_of(replace(whole, recommended="two"), TOY, digest=b"")
-    assert isinstance(other.account, History)
-    assert other.account.detector is whole.detectors["two"]
-    assert other.follow == other.account.follow
+    found = evidence_of(whole, TOY, digest=b"")
+    assert isinstance(found.account, History)
+    assert found.account.detector is detectors["two"]
+    assert found.follow == found.account.follow
 
 
 @pytest.mark.parametrize("purpose", [(), ("predictions",)])
@@ -236,3 +263,11 @@ def test_a_detector_for_other_inputs_does_not_start() -> None:
     bad = replace(BUNDLE, detectors={"brightness": MaxSoftmax((3, 4, 4), 3)})
     with pytest.raises(ConfigurationError, match=r"max-softmax of the detector file fails"):
         evidence_of(bad, TOY, digest=b"")
+
+
+def test_an_account_detector_keeps_little() -> None:
+    """One whose state would take an account beyond 16 KiB is refused by name."""
+    large = BrightnessCounter()
+    large.state_bytes = 1000
+    with pytest.raises(ConfigurationError, match="at most 992 bytes for each account, got 1000"):
+        evidence_of(replace(BUNDLE, account=large), TOY, digest=b"")

@@ -454,6 +454,8 @@ def test_what_is_paid_for_counts_once_and_is_answered() -> None:
             shop.ask(bright(1, seed))
         proofs.append(token(caught.value.challenge))
     assert shop.suspicion() == 3
+    with pytest.raises(BudgetExhausted):
+        shop.ask(pictures(1))  # and so the pool is looked at before the classifier
     assert shop.ask(bright(1, seed=2), token=proofs[2]).receipt is not None
     assert shop.ask(bright(1, seed=1), token=proofs[1]).receipt is not None
     assert (shop.suspicion(), shop.entry().spent) == (3, 2)
@@ -463,6 +465,18 @@ def test_what_is_paid_for_counts_once_and_is_answered() -> None:
         with pytest.raises(BudgetExhausted):
             shop.ask(bright(1, seed), token=proof)
     assert shop.sample("tollkeeper_predictions_total", decision="paid", mode="enforce") == 2
+
+
+def test_a_payment_that_is_not_due_any_more_lifts_no_alarm() -> None:
+    """Plans that change between the check of a proof and its use give nothing away."""
+    shop = Shop(plan(challenge_rank=0.95, ceiling_bits=9, alarm=0.01))
+    for seed in range(3):
+        with pytest.raises(ChallengeRequired) as caught:
+            shop.ask(bright(1, seed))
+    proof = Door(shop.service).verify(token(caught.value.challenge), ACCOUNT, BODY).proof
+    shop.service.admission.plans = Plans({"plan": plan(alarm=0.01)}, "plan", SCALE)
+    with pytest.raises(BudgetExhausted):
+        shop.service.answer(Ask(ACCOUNT, tuple(bright(1, 2)), "tensor", body=BODY, proof=proof))
 
 
 def test_too_many_unpaid_challenges_teach_too(monkeypatch: pytest.MonkeyPatch) -> None:

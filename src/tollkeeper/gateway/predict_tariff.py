@@ -14,6 +14,7 @@ from tollkeeper.challenge.difficulty import RankPrice
 from tollkeeper.detectors.base import AccountDetector, Detector
 from tollkeeper.errors import CalibrationError, ConfigurationError
 from tollkeeper.gateway.plans import VERSION_CHARS, Plan, Plans
+from tollkeeper.gateway.predict_archive import ACCOUNT_BYTES
 from tollkeeper.gateway.predict_outputs import response_of
 from tollkeeper.gateway.predict_plan import Predictions
 from tollkeeper.graphs import Graph
@@ -63,6 +64,18 @@ class Evidence:
     account: AlarmingDetector | None = None
     graphs: Mapping[str, Graph] | None = None
     follow: Follow | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an account detector whose state is too large to keep of everybody.
+
+        Raises:
+            ConfigurationError: says how large it may be.
+        """
+        if self.account is not None and self.account.state_bytes > ACCOUNT_BYTES:
+            raise ConfigurationError(
+                f"{self.account.name}: expected a state of at most {ACCOUNT_BYTES} bytes for each "
+                f"account, got {self.account.state_bytes}"
+            )
 
     def ranks(self, scores: Scores) -> Scores:
         """Return which share of honest traffic each query is more suspicious than, in [0, 1)."""

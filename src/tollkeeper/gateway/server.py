@@ -131,8 +131,7 @@ class Gateway:
             body_timeout_s=settings.body_timeout_s,
         )
         check_unchanged(previous, deployment, accepted=settings.accept_new_guard)
-        self._evidence = evidence
-        self._deployment, self._data_dir = deployment, settings.data_dir
+        self._evidence, self._deployment, self._data_dir = evidence, deployment, settings.data_dir
         token = settings.admin_token.get_secret_value() if settings.admin_token else None
         self._operator.check_plans(self._operator.plans)
         self._operator.unite_pools()
@@ -143,7 +142,6 @@ class Gateway:
             self._operator.check_evidence()
         elif settings.link_overlap is not None:
             _log.warning("links.unwatched: link_overlap compares embeddings, and none are served")
-        # Now that nothing can end the start any more.
         self._keep_deployment()
         self.admin_plane = create_admin_app(
             self._operator,
