@@ -131,8 +131,7 @@ class Gateway:
             body_timeout_s=settings.body_timeout_s,
         )
         check_unchanged(previous, deployment, accepted=settings.accept_new_guard)
-        self._evidence = evidence
-        self._deployment, self._data_dir = deployment, settings.data_dir
+        self._evidence, self._data_dir, self._deployment = evidence, settings.data_dir, deployment
         token = settings.admin_token.get_secret_value() if settings.admin_token else None
         self._operator.check_plans(self._operator.plans)
         self._operator.unite_pools()
@@ -228,9 +227,8 @@ class Gateway:
 
     def _keep_deployment(self) -> None:
         """Write down what is served, with what the plans mean for it."""
-        alarms = alarms_of(self._operator.plans, self._evidence)
-        self._operator.alarms = alarms
-        self._deployment = replace(self._deployment, alarms=alarms)
+        self._operator.alarms = alarms_of(self._operator.plans, self._evidence)
+        self._deployment = replace(self._deployment, alarms=self._operator.alarms)
         self._deployment.save(self._data_dir)
 
     def _warn_of_plans(self) -> None:
