@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,15 @@ def test_a_run_is_printed_and_written(tmp_path: Path, cli: Callable[..., Any]) -
     result = read_result(file)
     assert result.metrics["value"].value == 3.5
     assert (result.manifest["seed"], result.manifest["setting"]) == (5, {"value": 3.5})
+
+
+def test_a_run_with_tables_prints_these(cli: Callable[..., Any], monkeypatch: Any) -> None:
+    """Thousands of metrics are for the file; the tables are for the reader."""
+    found = replace(registry.find("toy"), report=lambda metrics: f"| {metrics['value'].value} |")
+    monkeypatch.setattr(registry, "find", lambda _: found)
+    done = cli("bench", "run", "toy", "--set", "value=3.5")
+    assert done.out.splitlines() == ["| 3.5 |", "", "2 metrics in all; --json FILE writes them"]
+    assert "figures mean nothing" in done.err
 
 
 def test_a_regression_fails_only_on_request(tmp_path: Path, cli: Callable[..., Any]) -> None:

@@ -111,7 +111,7 @@ class Experiment(Generic[S]):
         attacks: public names of the attacks that it runs, each with a glob pattern as in
             `promises` of the metrics that show it.
         committed: scales whose results are kept in the repository.
-        report: turns metrics into the tables of a paper, which `bench run` prints below them.
+        report: turns metrics into the tables of a paper, which `bench run` prints in their place.
     """
 
     id: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tollkeeper.cli.options import Config, Json
-from tollkeeper.cli.output import emit, table
+from tollkeeper.cli.output import emit, note, table
 from tollkeeper.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from tollkeeper.bench import Comparison, Result
+    from tollkeeper.bench.experiment import Metric
     from tollkeeper.encoders.base import Encoder
     from tollkeeper.types import Embeddings
 
@@ -96,7 +97,7 @@ def run_experiment(
         Path | None, typer.Option("--json", metavar="FILE", help="Write the result file.")
     ] = None,
 ) -> None:
-    """Run one experiment and print its metrics, and its tables where it has any."""
+    """Run one experiment and print its metrics, or its tables where it has any."""
     from tollkeeper.bench import progress_bar, run
     from tollkeeper.bench.registry import find
 
@@ -106,8 +107,13 @@ def run_experiment(
     if json_file is not None:
         write(json_file, result.to_json(), mode=_SHARED)
     report = find(experiment).report
-    tables = f"\n\n{report(result.metrics)}" if report else ""
-    emit(result, as_json=False, prose=lambda made: _metrics(made) + tables)
+    emit(
+        result,
+        as_json=False,
+        prose=lambda made: _reported(made, report) if report else _metrics(made),
+    )
+    if scale == "smoke":
+        note("smoke scale: it runs; its figures mean nothing")
 
 
 @bench.command("compare")
@@ -278,6 +284,12 @@ def _metrics(result: Result) -> str:
         for name, metric in result.metrics.items()
     ]
     return table(rows, ("metric", "value", "unit", "interval", "better"))
+
+
+def _reported(result: Result, report: Callable[[Mapping[str, Metric]], str]) -> str:
+    """Return an experiment's tables, and where the rest is."""
+    rest = f"{len(result.metrics):,} metrics in all; --json FILE writes them"
+    return f"{report(result.metrics)}\n\n{rest}"
 
 
 def _changes(comparison: Comparison) -> str:
