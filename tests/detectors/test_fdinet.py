@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tollkeeper.detectors.base import Detector
-from tollkeeper.detectors.fdinet import FdiNet, extracts, feature_distances
+from tollkeeper.detectors.fdinet import FdiNet, feature_distances
 from tollkeeper.detectors.networks import Network, softmax
 from tollkeeper.errors import ConfigurationError, DetectorError
 from tollkeeper.types import Images, Probabilities
@@ -81,9 +81,6 @@ def test_stripes_are_told_from_squares(
     squares, stripes = (detector.score(x, victim.answer(x)) for x in (fresh.squares, fresh.stripes))
     assert np.mean(squares > 0.5) < 0.05
     assert np.mean(stripes > 0.5) > 0.9
-    assert extracts(stripes)
-    assert not extracts(squares)
-    assert not extracts(np.empty(0))
 
 
 def test_the_default_judge_is_no_linear_map(detector: FdiNet, victim: Victim, toys: Any) -> None:

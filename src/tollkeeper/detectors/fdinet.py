@@ -134,15 +134,3 @@ class FdiNet:
         count = sum(name.startswith("anchors-") for name in blobs)
         anchors = [read_array(blobs[f"anchors-{at}"], dimensions=3) for at in range(count)]
         return cls(blobs["layers"], anchors, blobs["judge"], threads=threads, **parameters)
-
-
-def extracts(scores: Scores, *, share: float = 0.4, threshold: float = 0.5) -> bool:
-    """Return the paper's verdict on a batch of one account's queries.
-
-    Args:
-        scores: (n,) of `FdiNet`.
-        share: of flagged queries above which the batch is an extraction (the paper's tau 1:
-            0.4 on MNIST, 0.75 on CIFAR-10).
-        threshold: score above which a query is flagged.
-    """
-    return bool(len(scores)) and float(np.mean(scores > threshold)) > share
