@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tollkeeper.detectors.base import Detector
-from tollkeeper.detectors.floors import Energy, MaxSoftmax, PixelShare
+from tollkeeper.detectors.floors import ColorDetail, Energy, MaxSoftmax, PixelShare
 from tollkeeper.errors import ConfigurationError, DetectorError
 from tollkeeper.graphs import Graph
 from tollkeeper.types import Images, Probabilities
@@ -98,8 +98,32 @@ def test_the_band_is_beside_the_background(background: float, band: tuple[float,
     assert found.score(perturbed, answers).min() > found.score(images, answers).max()
 
 
+def test_color_detail_is_minus_the_cosine_of_fine_detail() -> None:
+    """Gray grain scores lowest, grain of independent colors highest, and packing changes nothing."""
+    rng = np.random.default_rng(0)
+    shape, answers = (3, 9, 8), np.full((20, CLASSES), 0.25, np.float32)
+    gray = np.repeat(rng.random((20, 1, 9, 8), dtype=np.float32), 3, axis=1)
+    color = rng.random((20, *shape), dtype=np.float32)
+    detector = ColorDetail(shape, CLASSES)
+    assert detector.score(gray, answers) == pytest.approx(-1, abs=0.01)
+    assert abs(detector.score(color, answers).mean()) < 0.1
+    levels = np.rint(color[0] * 255)
+    down = levels[:, :-2] - 2 * levels[:, 1:-1] + levels[:, 2:]
+    both = (down[..., :-2] - 2 * down[..., 1:-1] + down[..., 2:]).reshape(3, -1)
+    length = np.sqrt((both**2).mean(axis=1)) + 1
+    cosines = [
+        (both[i] * both[j]).mean() / length[i] / length[j] for i, j in [(1, 0), (2, 0), (2, 1)]
+    ]
+    assert detector.score(color, answers)[0] == pytest.approx(-np.mean(cosines), rel=1e-5)
+    back = ColorDetail.unpack(*detector.pack(), threads=1)
+    np.testing.assert_array_equal(back.score(color, answers), detector.score(color, answers))
+
+
 def test_what_makes_no_detector_is_refused() -> None:
     """Each refusal says what was expected."""
+    for shape in ((1, 8, 8), (3, 2, 8)):
+        with pytest.raises(ConfigurationError, match="no color to compare"):
+            ColorDetail(shape, CLASSES)
     with pytest.raises(ConfigurationError, match="probabilities do not tell the energy"):
         Energy(victim("probabilities"), classes=CLASSES)
     with pytest.raises(ConfigurationError, match="low < high"):

@@ -11,6 +11,7 @@ from tollkeeper.detectors.base import Detector
 from tollkeeper.detectors.bundle import Bundle, load_bundle, probe_for, save_bundle
 from tollkeeper.detectors.fused import SIGNALS, Fused
 from tollkeeper.detectors.history import History
+from tollkeeper.detectors.packing import array_bytes, read_array
 from tollkeeper.detectors.same import Same
 from tollkeeper.errors import ConfigurationError, DetectorError
 from tollkeeper.graphs import Graph
@@ -21,7 +22,7 @@ onnx = pytest.importorskip("onnx")
 SHAPE, CLASSES = (1, 8, 8), 3
 
 
-def same() -> Same:
+def same(shape: tuple[int, int, int] = SHAPE) -> Same:
     """Make SAME-X of a graph that restores half of each pixel; the latent is the row means."""
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
 
@@ -34,8 +35,8 @@ def same() -> Same:
             helper.make_node("ReduceMean", ["rows"], ["latent"], axes=[1, 3], keepdims=0),
         ],
         "test",
-        [info("rows", *SHAPE)],
-        [info("restored", *SHAPE), info("latent", 8)],
+        [info("rows", *shape)],
+        [info("restored", *shape), info("latent", 8)],
         [onnx.numpy_helper.from_array(np.float32(0.5), "half")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -109,6 +110,37 @@ def test_each_oddity_is_seen(fused: Fused) -> None:
         fused.score(moved[answers.argmax(1) != 1], answers[answers.argmax(1) != 1])
     ) > (usual + 1)
     assert set(fused.signals(pictures, answers)) == set(SIGNALS)
+
+
+def test_channels_that_do_not_belong_together_are_seen() -> None:
+    """Channels of different pictures have honest levels, but not the honest gray detail.
+
+    A file of a version that looked at fewer features is refused by name.
+    """
+    rng = np.random.default_rng(7)
+
+    def photographs(n: int) -> tuple[Images, Probabilities]:
+        grain = rng.normal(0.5, 0.1, (n, 1, 8, 8)) + rng.normal(0, 0.03, (n, 3, 8, 8))
+        answers = rng.dirichlet([0.05, 0.05, 3], n).astype(np.float32)
+        return np.clip(grain, 0, 1).astype(np.float32), answers
+
+    images, answers = photographs(2000)
+    further, theirs = photographs(2000)
+    shape = (3, 8, 8)
+    found = Fused.fitted(
+        same(shape), images, answers, calibration_images=further, calibration_answers=theirs
+    )
+    fresh, given = photographs(300)
+    mixed = np.stack([np.roll(fresh[:, at], at, axis=0) for at in range(3)], axis=1)
+    usual = np.median(found.signals(fresh, given)["pixels"])
+    assert np.median(found.signals(mixed, given)["pixels"]) > usual + 1
+
+    parameters, blobs = found.pack()
+    back = Fused.unpack(parameters, blobs, threads=1)
+    np.testing.assert_allclose(back.score(fresh, given), found.score(fresh, given))
+    centers = array_bytes(read_array(blobs["pixels.centers"], dimensions=2)[:, :-3])
+    with pytest.raises(ConfigurationError, match="fit it again"):
+        Fused.unpack(parameters, blobs | {"pixels.centers": centers}, threads=1)
 
 
 def test_no_query_changes_the_score_of_another(fused: Fused) -> None:

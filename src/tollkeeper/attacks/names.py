@@ -109,6 +109,7 @@ ATTACKS: Mapping[str, Entry] = {
     "jbda-papernot": _of_classifiers("jbda_papernot", "flipped steps, a reservoir", _PAPERNOT),
     "jbda-strokes": _of_classifiers("jbda_strokes", "steps on what is drawn alone", "ours"),
     "jbda-half": _of_classifiers("jbda_half", "half the step", "ours"),
+    "jbda-gray": _of_classifiers("jbda_gray", "the same step in all channels", "ours"),
     "jbda-rotating": _of_classifiers("jbda_rotating", "accounts take turns", "ours"),
     "t-random": _of_classifiers("t_random", "a step towards a random class", _PRADA),
     "t-random-iterated": _of_classifiers("t_random_iterated", "the same in small steps", _PRADA),

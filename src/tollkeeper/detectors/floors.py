@@ -9,6 +9,7 @@ import numpy as np
 
 from tollkeeper.detectors.base import check_queries
 from tollkeeper.detectors.networks import log_sum_exp, run_graph
+from tollkeeper.detectors.signals import color_detail
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.graphs import Graph
 from tollkeeper.types import Images, Probabilities, Scores
@@ -184,6 +185,49 @@ class PixelShare:
         """Return what `pack` took apart."""
         ends = float(parameters["low"]), float(parameters["high"])
         return cls(_shape(parameters), int(parameters["classes"]), *ends)
+
+
+class ColorDetail:
+    """Minus the mean of `color_detail`: how little the fine detail of the channels agrees.
+
+    Attributes:
+        name: "color-detail".
+        shape: (c, h, w) of queries.
+        classes: of the victim.
+    """
+
+    kind: ClassVar[str] = "color-detail"
+    name = "color-detail"
+
+    def __init__(self, shape: tuple[int, int, int], classes: int) -> None:
+        """Say what queries and answers look like.
+
+        Raises:
+            ConfigurationError: gray pictures, or too small ones.
+        """
+        if shape[0] < 2 or min(shape[1:]) < 3:
+            raise ConfigurationError(
+                f"expected pictures of at least 2 channels and 3 x 3 pixels, got {shape}; gray "
+                "pictures have no color to compare"
+            )
+        self.shape, self.classes = shape, classes
+
+    def score(self, inputs: Images, outputs: Probabilities) -> Scores:
+        """Score n queries; see `Detector.score`."""
+        check_queries(inputs, outputs, shape=self.shape, classes=self.classes, name=self.name)
+        found: Scores = -color_detail(inputs).mean(axis=1)
+        return found
+
+    def pack(self) -> tuple[dict[str, Any], dict[str, bytes]]:
+        """Return the parameters."""
+        return {"shape": list(self.shape), "classes": self.classes}, {}
+
+    @classmethod
+    def unpack(
+        cls, parameters: Mapping[str, Any], blobs: Mapping[str, bytes], *, threads: int
+    ) -> Self:
+        """Return what `pack` took apart."""
+        return cls(_shape(parameters), int(parameters["classes"]))
 
 
 def _shape(parameters: Mapping[str, Any]) -> tuple[int, int, int]:

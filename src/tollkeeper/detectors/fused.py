@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from tollkeeper.detectors.base import check_queries
 from tollkeeper.detectors.packing import array_bytes, read_array
 from tollkeeper.detectors.same import Same
-from tollkeeper.detectors.signals import LevelShares, Nearness
+from tollkeeper.detectors.signals import LevelShares, Nearness, color_detail
 from tollkeeper.detectors.tails import FEWEST, Tail
+from tollkeeper.errors import ConfigurationError
 from tollkeeper.types import Images, Probabilities, Scores
 
 SIGNALS = ("deviation", "pixels", "likeness")
@@ -36,10 +37,10 @@ class Fused:
     extrapolated. The signals:
 
     - deviation: entropy of the victim's answer.
-    - pixels: distance of the shares of pixel levels and steps from the honest mean. It holds the
-      one-line statistics that beat learned detectors on drawn digits.
-    - likeness: distance from the center of the class that the victim names, of all at once: those
-      shares, the reconstruction error of SAME-X and its autoencoder's latent.
+    - pixels: distance from the honest mean of the shares of pixel levels and steps and, of colored
+      pictures, of `color_detail`. It holds the one-line statistics that beat learned detectors.
+    - likeness: distance from the center of the class that the victim names, of all at once: those,
+      the reconstruction error of SAME-X and its autoencoder's latent.
 
     Notes: all weigh the same. Weights fitted on unrelated pictures and on random perturbations of
     honest ones came out nearly equal and changed little; a maximum of the signals in place of their
@@ -98,7 +99,7 @@ class Fused:
         same = Same(same.reconstruction, None, classes=same.classes, alpha=1)
         shares = LevelShares.fitted(images)
         found, named = _features(same, shares, images, answers), answers.argmax(axis=1)
-        pixels = Nearness.fitted(found[:, : _width(shares)])
+        pixels = Nearness.fitted(found[:, : _width(shares, same)])
         likeness = Nearness.fitted(found, named, classes=same.classes)
         fused = cls(same, shares, pixels, likeness, {})
         signals = fused.signals(calibration_images, calibration_answers)
@@ -120,7 +121,7 @@ class Fused:
         features = _features(self._same, self._shares, inputs, outputs)
         return {
             "deviation": _entropy(outputs),
-            "pixels": self._pixels(features[:, : _width(self._shares)]),
+            "pixels": self._pixels(features[:, : _width(self._shares, self._same)]),
             "likeness": self._likeness(features, outputs.argmax(axis=1)),
         }
 
@@ -157,6 +158,7 @@ class Fused:
             }
 
         bins = read_array(blobs["bins"], dimensions=2).astype(np.intp)
+        shares = LevelShares(bins[0], bins[1])
         pixels, likeness = (
             Nearness.from_arrays(arrays(name, centers=2, whiten=2))
             for name in ("pixels", "likeness")
@@ -165,7 +167,12 @@ class Fused:
             name: Tail.from_arrays(arrays(f"tail-{name}", at=1, rarity=1, scale=1))
             for name in parameters["tails"]
         }
-        return cls(same, LevelShares(bins[0], bins[1]), pixels, likeness, tails)
+        if pixels.centers.shape[1] != _width(shares, same):
+            raise ConfigurationError(
+                f"expected a fused detector of {_width(shares, same)} features of the pixels, got "
+                f"{pixels.centers.shape[1]}: another version of Tollkeeper fitted it; fit it again"
+            )
+        return cls(same, shares, pixels, likeness, tails)
 
 
 def _sum(
@@ -184,14 +191,19 @@ def _sum(
 def _features(
     same: Same, shares: LevelShares, images: Images, answers: Probabilities
 ) -> NDArray[np.float64]:
-    """Return (n, d): level shares first, then the log of the error, then the latent."""
+    """Return (n, d): what is of the pixels first, then the log of the error, then the latent."""
     signs = same.signs(images, answers, deviation=False)
     error = np.log(signs.error + np.finfo(np.float32).eps)
-    return np.concatenate([shares(images), error[:, None], signs.latent], axis=1)
+    return np.concatenate(
+        [shares(images), color_detail(images), error[:, None], signs.latent], axis=1
+    )
 
 
-def _width(shares: LevelShares) -> int:
-    return int(shares.level_bins[-1] + 1) + 2 * int(shares.step_bins[-1] + 1)
+def _width(shares: LevelShares, same: Same) -> int:
+    """Return how many features are of the pixels."""
+    channels = same.shape[0]
+    pairs = channels * (channels - 1) // 2
+    return int(shares.level_bins[-1] + 1) + 2 * int(shares.step_bins[-1] + 1) + pairs
 
 
 def _entropy(outputs: Probabilities) -> Scores:

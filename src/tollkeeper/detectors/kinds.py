@@ -11,6 +11,7 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "max-softmax": "tollkeeper.detectors.floors:MaxSoftmax",
         "energy": "tollkeeper.detectors.floors:Energy",
         "pixel-share": "tollkeeper.detectors.floors:PixelShare",
+        "color-detail": "tollkeeper.detectors.floors:ColorDetail",
         "oe": "tollkeeper.detectors.outlier_exposure:OutlierExposure",
         "edm": "tollkeeper.detectors.edm:Edm",
         "fdinet": "tollkeeper.detectors.fdinet:FdiNet",

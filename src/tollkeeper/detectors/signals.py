@@ -1,4 +1,4 @@
-"""What the fused detector looks at beside reconstruction: pixel levels and distances."""
+"""What the fused detector looks at beside reconstruction: levels, color and distances."""
 
 from __future__ import annotations
 
@@ -131,6 +131,30 @@ class Nearness:
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.float64]]) -> Self:
         """Return what `arrays` took apart."""
         return cls(arrays["centers"], arrays["whiten"])
+
+
+def color_detail(images: Images) -> NDArray[np.float64]:
+    """Return (n, c (c - 1) / 2) how alike the fine detail of two channels is, per pair.
+
+    Detail is the second difference along both axes; alike is the cosine over a picture's pixels.
+    In photographs it is nearly gray: what a lens, a demosaicing filter and JPEG leave of the finest
+    scale is brightness. A step along a network's gradient is not, and neither is what a network
+    paints. Gray pictures have no pairs.
+
+    Args:
+        images: (n, c, h, w) in [0, 1].
+    """
+    n, c = images.shape[:2]
+    detail = np.diff(np.diff(_levels(images).astype(np.float32), n=2, axis=2), n=2, axis=3)
+    detail = detail.reshape(n, c, math.prod(detail.shape[2:]))
+    # One gray level of length for a channel without detail, which is like no other.
+    length = np.sqrt(np.square(detail).mean(axis=2)) + 1
+    pairs = [(one, other) for one in range(c) for other in range(one)]
+    found = np.empty((n, len(pairs)))
+    for at, (one, other) in enumerate(pairs):
+        common = (detail[:, one] * detail[:, other]).mean(axis=1)
+        found[:, at] = common / (length[:, one] * length[:, other])
+    return found
 
 
 def _rounded(array: NDArray[np.float64]) -> NDArray[np.float64]:

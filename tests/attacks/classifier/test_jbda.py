@@ -84,6 +84,31 @@ def test_steps_on_strokes_leave_the_ground_alone() -> None:
     assert (after != before).any(axis=(1, 2, 3)).all()
 
 
+class ColoredToy(ToyClassifier):
+    """Fake: says which quarter of a colored picture is brightest in its first channel."""
+
+    input_shape = (3, 16, 16)
+
+    def embed(self, inputs: Any) -> Any:
+        """Look at the first channel."""
+        return ColoredToy.first(np.asarray(inputs)[:, :1])
+
+    first = ToyClassifier().embed
+
+
+def test_gray_steps_move_the_channels_alike() -> None:
+    """The difference to the picture stepped from is one plane, but for pixels at their range."""
+    seeds = np.random.default_rng(3).uniform(0.2, 0.8, (20, 3, 16, 16)).astype(np.float32)
+    attack = replace(
+        JBDA(gray=True, seeds=20), network=Conv3Copy(width=2), schedule=SHORT, rounds=SHORT
+    )
+    recorder = Recorder(ColoredToy())
+    attack(recorder, seeds, budget=40, rng=np.random.default_rng(0), clock=FakeClock())
+    moved = recorder.images[20:] - recorder.images[:20]
+    assert np.abs(moved).max() == pytest.approx(attack.step, abs=1e-6)
+    np.testing.assert_allclose(moved, moved[:, :1].repeat(3, axis=1), atol=1e-6)
+
+
 class Matrix(nn.Module):
     """Logits that are linear in pixels."""
 

@@ -58,6 +58,8 @@ class Augmenting(Copying):
         seeds: pictures of the pool that are asked first.
         step: how far a pixel may move, in [0, 1].
         rounds: how the copies between rounds are trained.
+        gray: move all channels of a pixel alike. For thieves whose steps leave the color of fine
+            detail as it is.
         strokes: move only pixels above this value, in [0, 1]; None moves all. For thieves who
             leave the background as clean as honest pictures have it.
         flip_every: rounds after which the step changes its sign; 0 never does.
@@ -69,6 +71,7 @@ class Augmenting(Copying):
     seeds: int = 200
     step: float = STEP
     rounds: Schedule = ROUNDS
+    gray: bool = False
     strokes: float | None = None
     flip_every: int = 0
     reservoir_after: int = 0
@@ -156,6 +159,10 @@ class Augmenting(Copying):
     def _moved(self, network: nn.Module, images: Tensor, classes: Tensor, step: float) -> Tensor:
         """Return images at most a step away from `images` in each pixel."""
 
+    def _signs(self, slope: Tensor) -> Tensor:
+        """Return the signs of a gradient (n, c, h, w), of all channels together if `gray`."""
+        return slope.sum(dim=1, keepdim=True).sign() if self.gray else slope.sign()
+
 
 @dataclass(frozen=True, kw_only=True)
 class JBDA(Augmenting):
@@ -168,7 +175,7 @@ class JBDA(Augmenting):
         # The gradient of log p has the signs of that of p, and does not vanish where p is near 1.
         value = -functional.cross_entropy(network(moved), classes, reduction="sum")
         (slope,) = torch.autograd.grad(value, moved)
-        return (images + step * slope.sign()).clamp(0, 1)
+        return (images + step * self._signs(slope)).clamp(0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +202,7 @@ class TRandom(Augmenting):
             here = moved.detach().requires_grad_()
             value = functional.cross_entropy(network(here), classes, reduction="sum")
             (slope,) = torch.autograd.grad(value, here)
-            moved = here.detach() - length * slope.sign()
+            moved = here.detach() - length * self._signs(slope)
             moved = images + (moved - images).clamp(-abs(step), abs(step))
             moved = moved.clamp(0, 1)
         return moved

@@ -73,6 +73,11 @@ def jbda_half() -> JBDA:
     return JBDA(step=STEP / 2)
 
 
+def jbda_gray() -> JBDA:
+    """Moves the channels of a pixel alike."""
+    return JBDA(gray=True)
+
+
 def t_random() -> TRandom:
     """One step towards a random class."""
     return TRandom()

@@ -12,7 +12,7 @@ from tollkeeper.bench.predict.scene import Scene
 from tollkeeper.bench.predict.victims import Training
 from tollkeeper.detectors.base import Detector
 from tollkeeper.detectors.edm import Edm
-from tollkeeper.detectors.floors import Energy, MaxSoftmax, PixelShare
+from tollkeeper.detectors.floors import ColorDetail, Energy, MaxSoftmax, PixelShare
 from tollkeeper.detectors.fused import Fused
 from tollkeeper.detectors.lab.edm import fit_edm
 from tollkeeper.detectors.lab.fdinet import fit_fdinet
@@ -130,8 +130,8 @@ class Defense:
 
 
 LOGITS = "logits"
-FLOORS = ("max-softmax", "energy", "pixel-share")
-"""What a learned detector must beat to be worth its cost."""
+FLOORS = ("max-softmax", "energy", "pixel-share", "color-detail")
+"""What a learned detector must beat to be worth its cost; the last of colored pictures alone."""
 
 Fit = Callable[["Fitter"], Iterator[Detector]]
 
@@ -228,6 +228,8 @@ def _floors(fitter: Fitter) -> Iterator[Detector]:
     yield MaxSoftmax(scene.shape, classes)
     yield Energy(fitter.graph, classes=classes)
     yield PixelShare.fitted(scene.train, classes=classes)
+    if scene.shape[0] > 1:
+        yield ColorDetail(scene.shape, classes)
 
 
 def _fdinet(fitter: Fitter) -> Iterator[Detector]:

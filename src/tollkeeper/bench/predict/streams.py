@@ -104,7 +104,11 @@ def _knockoff(world: World, view: View | None = None) -> Attack:
 
 
 def _stepping(
-    kind: type[JBDA | TRandom], *, step: float = STEP, strokes: float | None = None
+    kind: type[JBDA | TRandom],
+    *,
+    step: float = STEP,
+    strokes: float | None = None,
+    gray: bool = False,
 ) -> Callable[[World], Attack]:
     def make(world: World) -> Attack:
         return kind(
@@ -114,6 +118,7 @@ def _stepping(
             seeds=len(world.scene.seeds),
             step=step,
             strokes=strokes,
+            gray=gray,
         )
 
     return make
@@ -167,6 +172,7 @@ has learned nothing, and what is detected is noise; hence its name here."""
 
 ADAPTIVE: Mapping[str, Thief] = {
     "jbda_half_step": Thief(_stepping(JBDA, step=STEP / 2), _seeds),
+    "jbda_gray": Thief(_stepping(JBDA, gray=True), _seeds, only="cifar10"),
     "jbda_strokes": Thief(_stepping(JBDA, strokes=_INK), _seeds, only="mnist"),
     "knockoff_matched": Thief(
         lambda world: _knockoff(world, _rendering(world)), _pool, only="mnist"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tollkeeper.detectors.base import Detector
 from tollkeeper.detectors.bundle import Bundle, Victim, probe_for
-from tollkeeper.detectors.floors import MaxSoftmax, PixelShare
+from tollkeeper.detectors.floors import ColorDetail, MaxSoftmax, PixelShare
 from tollkeeper.detectors.fused import Fused
 from tollkeeper.detectors.history import History
 from tollkeeper.detectors.lab.mae import MaeLayout
@@ -113,6 +113,8 @@ def fit_bundle(
         MaxSoftmax(shape, victim.dim),
         PixelShare.fitted(statistics.images, classes=victim.dim),
     ]
+    if c > 1:
+        made.append(ColorDetail(shape, victim.dim))
     honest = {one.name: np.sort(one.score(held.images, held.answers)) for one in made}
     probe = probe_for(shape)
     return Bundle(
