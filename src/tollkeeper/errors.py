@@ -24,6 +24,8 @@
     ├── CalibrationError           a calibration sample is unusable
     ├── ConfigurationError         settings are wrong; raised at start, never per request
     │   └── UnknownNameError       an operator named a tenant or key that does not exist
+    ├── AuditRefused               an audit cannot be done as asked; says nothing about guilt
+    │   └── EvidenceError          a commitment, record or signature does not hold
     └── DataError                  a data set cannot be had or does not match its checksum
 
 A message says what was expected, what came and what to do. It may be shown to
@@ -160,6 +162,14 @@ class ConfigurationError(TollkeeperError):
 
 class UnknownNameError(ConfigurationError):
     """An operator named a tenant or a key that does not exist."""
+
+
+class AuditRefused(TollkeeperError):  # noqa: N818 - a decision, not a failure
+    """An audit's samples, controls or suspect cannot carry it; nothing is said about guilt."""
+
+
+class EvidenceError(AuditRefused):
+    """A commitment, a record or a signature does not hold: something was changed or is missing."""
 
 
 class DataError(TollkeeperError):

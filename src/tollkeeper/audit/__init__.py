@@ -1,0 +1,1 @@
+"""Proof that a copy is a copy: ownership tests, watermarks and evidence."""

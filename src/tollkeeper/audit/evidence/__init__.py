@@ -1,0 +1,1 @@
+"""Commitments before the first query, custody after it, and what a third party rechecks."""

@@ -1,0 +1,1 @@
+"""What needs torch: planting marks. Checking them does not."""

@@ -1,0 +1,1 @@
+"""Marks that a copy inherits, and how they are checked without torch."""

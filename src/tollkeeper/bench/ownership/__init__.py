@@ -1,0 +1,1 @@
+"""Experiments on ownership: false accusations, power, and what obfuscation costs whom."""
