@@ -67,6 +67,20 @@ def test_a_grid_has_the_last_part_of_names_as_columns(folder: Path) -> None:
     assert "| `user.guard` |  | 0.250 |  |" in written
 
 
+def test_a_turned_grid_has_the_beginnings_as_columns(folder: Path) -> None:
+    """What all columns begin with stands once, in the corner; rounding errors of zero are zero."""
+    page = "<!-- turned: x-cpu gain.good.* gain.bad.* -->\n<!-- end -->\n"
+    written = insert(page, folder)
+    assert "| `gain.` | `good` | `bad` |" in written
+    assert "| `cars` | 0.750 | 0.625 |" in written
+    assert "| `text` | 0.250 | 0.125 |" in written
+    metrics = {"gain.cars": Metric(1e-16, "ratio", "higher", interval=(-1e-17, 0.5))}
+    (folder / "y-cpu.json").write_bytes(Result("y", "cpu", metrics, {}, {}).to_json())
+    alone = insert("<!-- turned: y-cpu -->\n<!-- end -->\n", folder)
+    assert "|  | `gain` |" in alone
+    assert "| `cars` | 0 (0 to 0.500) |" in alone
+
+
 def test_the_origin_says_how_much_was_spent(folder: Path) -> None:
     """Budget, examples and seeds stand above every table, as far as the setting has them."""
     assert insert(PAGE, folder).count("2 cores; budget 4,000, text budget 800, seeds 3.\n") == 2

@@ -4,11 +4,13 @@ A page asks for a table with a pair of comments; what is between them is written
 
     <!-- table: guard-speed-cpu admit_over_projection.* -->
     <!-- grid: b4b-theft-cpu legit.* attack.* -->
+    <!-- turned: same-detection-cpu auroc.mnist.1000.* -->
     <!-- report: same-ratio-cpu -->
     <!-- end -->
 
 `table` has a line for each metric. `grid` puts the last part of the metrics' names into columns,
-and where there are rows of floors, a list of what is not above them stands below it. `report` is
+and where there are rows of floors, a list of what is not above them stands below it. `turned` is
+a grid turned, with the beginnings as columns. `report` is
 what the experiment itself makes of its metrics.
 Patterns choose metrics; without any, all are shown.
 """
@@ -19,13 +21,14 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from itertools import takewhile
 from pathlib import Path
 
 from tollkeeper.bench import registry
 from tollkeeper.bench.experiment import Metric, Result, read_result
 
 _SECTION = re.compile(
-    r"(<!-- (table|grid|report): (\S+)((?: [^ >]+)*) -->\n).*?(<!-- end -->)", re.DOTALL
+    r"(<!-- (table|grid|turned|report): (\S+)((?: [^ >]+)*) -->\n).*?(<!-- end -->)", re.DOTALL
 )
 
 _SIZES = ("budget", "examples", "text_budget", "text_examples", "epochs", "seeds")
@@ -111,6 +114,29 @@ def _grid(metrics: Mapping[str, Metric]) -> str:
     return _markdown(("", *columns), rows) + _not_above(cells)
 
 
+def _turned(metrics: Mapping[str, Metric]) -> str:
+    """Return one line for each last part of a name, one column for each beginning."""
+    cells: dict[str, dict[str, Metric]] = {}
+    for name, metric in metrics.items():
+        column, row = _LAST.fullmatch(name).groups()  # type: ignore[union-attr]  # as above
+        cells.setdefault(row, {})[column] = metric
+    columns = list(dict.fromkeys(column for row in cells.values() for column in row))
+    begin = _beginning(columns)
+    rows = [
+        (f"`{row}`", *(_cell(found[column]) if column in found else "" for column in columns))
+        for row, found in cells.items()
+    ]
+    heads = [f"`{begin}`" if begin else "", *(f"`{one.removeprefix(begin)}`" for one in columns)]
+    return _markdown(heads, rows)
+
+
+def _beginning(names: Sequence[str]) -> str:
+    """Return the parts, with their dots, that several names begin with."""
+    parts = [name.split(".")[:-1] for name in names]
+    common = list(takewhile(lambda some: len(set(some)) == 1, zip(*parts, strict=False)))
+    return "".join(f"{some[0]}." for some in common) if len(names) > 1 else ""
+
+
 def _cell(metric: Metric) -> str:
     return _short(metric.value) + (f" ({_interval(metric)})" if metric.interval else "")
 
@@ -132,7 +158,11 @@ def _not_above(cells: Mapping[str, Mapping[str, Metric]]) -> str:
     return f"\n\nNot above every floor: {listed or 'none'}." if floors else ""
 
 
-_LAYOUTS: Mapping[str, Callable[[Mapping[str, Metric]], str]] = {"table": _table, "grid": _grid}
+_LAYOUTS: Mapping[str, Callable[[Mapping[str, Metric]], str]] = {
+    "table": _table,
+    "grid": _grid,
+    "turned": _turned,
+}
 
 
 def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -146,7 +176,8 @@ def _interval(metric: Metric) -> str:
 
 def _short(value: float) -> str:
     """Return three significant digits, whole numbers as they are."""
-    if value == int(value) or value == 0:
+    value = 0.0 if abs(value) < _TIE else value
+    if value == int(value):
         return f"{int(value):,}"
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
     return f"{value:,.{digits}f}"
