@@ -118,14 +118,14 @@ def test_batches_do_not_matter() -> None:
 
 
 def test_a_state_has_the_size_stated_and_suspicion_a_ceiling() -> None:
-    """However bad an account, its state is 72 bytes, and good conduct brings suspicion down."""
+    """However bad an account, its state is 128 bytes, and good conduct brings suspicion down."""
     followed = history()
     assert isinstance(followed, AccountDetector)
     suspicion, state = followed.follow(followed.empty(), np.full(500, 9.0))
 
-    assert len(state) == len(followed.empty()) == followed.state_bytes == 72
+    assert len(state) == len(followed.empty()) == followed.state_bytes == 128
     assert suspicion.max() == pytest.approx(CEILING)
-    later, _ = followed.follow(state, np.full(6000, -1.0))
+    later, _ = followed.follow(state, np.full(9000, -1.0))
     assert later[-1] < followed.alarm_at(0.01)
 
 
@@ -161,7 +161,7 @@ def test_another_calibrations_state_is_refused() -> None:
     followed, other = history(), history(seed=1)
     with pytest.raises(DetectorError, match="another calibration"):
         followed.follow(other.empty(), np.zeros(1))
-    with pytest.raises(DetectorError, match="expected 72 bytes"):
+    with pytest.raises(DetectorError, match="expected 128 bytes"):
         followed.follow(b"short", np.zeros(1))
     damaged = followed.empty()[:-8] + struct.pack("<d", math.nan)
     with pytest.raises(DetectorError, match="another calibration"):
@@ -184,3 +184,12 @@ def test_an_unusable_calibration_is_refused() -> None:
             History(detector, honest)
     with pytest.raises(ConfigurationError, match="slack"):
         History(detector, np.arange(600.0), slack=0.5)
+
+
+def test_a_thief_is_caught_none_of_whose_queries_is_odd() -> None:
+    """Scores a third of a deviation above honest ones, and none above the honest tenth, add up."""
+    followed, rng = history(), np.random.default_rng(8)
+    scores = rng.normal(0.5, 0.6, size=4000)
+    scores = scores[scores < 1.28][:600]
+
+    assert highest_after(followed, followed.empty(), scores) >= followed.alarm_at(0.01)

@@ -26,13 +26,14 @@ from tollkeeper.types import Images, Probabilities, Scores
 CONFIDENCE = 0.99
 """That the law holds for the honest sample that happened to be drawn."""
 
-STAKES = (0.5, 0.1, 0.02, 0.004)
+STAKES = (0.5, 0.2, 0.05, 0.02, 0.004)
 """Shares of the money that are staked in a round; each is best against thieves of about that share
 of odd queries."""
 
 BANDS = ((0.001, 0.003, 0.01), (0.03, 0.1, 0.3))
 """Rarities that are betted on: stakes are spread over each row's. The first row is for queries that
-a detector tells almost surely, the second for those it only leans on."""
+a detector tells almost surely, the second for those it only leans on. A third wager is on
+the rarity itself, for thieves none of whose queries is odd and all of which lean one way."""
 
 MOST_GAIN = 1.6
 """The most that one query multiplies a wager's money by. So an account that has asked nothing else
@@ -45,7 +46,7 @@ FEWEST = 500
 """Honest scores needed: with fewer, no query counts as rarer than about 2 %."""
 
 _HEAD = "<II"
-_WAGERS = len(STAKES) * len(BANDS)
+_WAGERS = len(STAKES) * (len(BANDS) + 1)
 
 
 class History:
@@ -71,7 +72,7 @@ class History:
 
     Attributes:
         name: "history".
-        state_bytes: 72.
+        state_bytes: 128.
         detector: whose scores are followed.
     """
 
@@ -189,10 +190,11 @@ class History:
 def payoffs(rarity: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return (n, wagers) by what each wager's money multiplies after n queries.
 
-    A stake on "rarer than t" pays 1 / t, and at most `MOST_GAIN` in all. Fair odds make the mean at
-    most 1 for honest queries.
+    A stake on "rarer than t" pays 1 / t, one on the rarity p pays 2 (1 - p). Fair odds make the mean
+    at most 1 for honest queries; money grows by at most `MOST_GAIN`.
     """
     pays = [np.mean([(rarity <= t) / t for t in band], axis=0) for band in BANDS]
+    pays.append(2 * (1 - rarity))
     factors = np.stack([1 + stake * (pay - 1) for stake in STAKES for pay in pays], axis=1)
     cut: NDArray[np.float64] = np.minimum(factors, MOST_GAIN)
     return cut
