@@ -124,8 +124,8 @@ def test_a_state_has_the_size_stated_and_suspicion_a_ceiling() -> None:
     suspicion, state = followed.follow(followed.empty(), np.full(500, 9.0))
 
     assert len(state) == len(followed.empty()) == followed.state_bytes == 128
-    assert suspicion.max() == pytest.approx(CEILING)
-    later, _ = followed.follow(state, np.full(9000, -1.0))
+    assert CEILING - 0.2 < suspicion.max() <= CEILING
+    later, _ = followed.follow(state, np.full(6000, -1.0))
     assert later[-1] < followed.alarm_at(0.01)
 
 
