@@ -60,8 +60,8 @@ class Setting:
     dataset: str = "mnist"
     sizes: Sizes = field(default_factory=lambda: Sizes(7000, 4000, 0, 200, 0, 12_000, 0))
     training: Training = field(default_factory=Training)
-    budgets: tuple[int, ...] = (2000,)
-    data_free: int = 50_000
+    budgets: tuple[int, ...] = (1000,)
+    data_free: int = 20_000
     width: int = 16
     epochs: int = 20
     filters: int = 32
