@@ -82,7 +82,7 @@ class Frame:
                 f"expected embeddings of width {len(self.mean)}, got {embeddings.shape[-1]}; was "
                 "the suspect swapped?"
             )
-        centered = embeddings - self.mean
+        centered: Embeddings = embeddings - self.mean
         if self.scale.ndim == 2:
             return centered @ self.scale
         centered *= self.scale

@@ -170,7 +170,8 @@ def check_not_near(
 
 def _unit(embeddings: Embeddings) -> Embeddings:
     length = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return embeddings / np.maximum(length, np.finfo(np.float32).tiny)
+    found: Embeddings = embeddings / np.maximum(length, np.finfo(np.float32).tiny)
+    return found
 
 
 def check_preprocessing(

@@ -108,12 +108,12 @@ def p_from_e(e: float) -> float:
 def _checked(p_values: ArrayLike) -> PValues:
     p = np.atleast_1d(np.asarray(p_values, np.float64))
     if p.ndim != 1 or p.size == 0 or not ((p > 0) & (p <= 1)).all():
-        raise AuditRefused(f"expected one or more p-values in (0, 1], got {p_values}")
+        raise AuditRefused(f"expected one or more p-values in (0, 1], got {p_values!r}")
     return p
 
 
 def _checked_e(e_values: ArrayLike) -> NDArray[np.float64]:
     e = np.atleast_1d(np.asarray(e_values, np.float64))
     if e.ndim != 1 or e.size == 0 or not ((e >= 0) & np.isfinite(e)).all():
-        raise AuditRefused(f"expected one or more finite e-values of at least 0, got {e_values}")
+        raise AuditRefused(f"expected one or more finite e-values of at least 0, got {e_values!r}")
     return e

@@ -79,8 +79,9 @@ def e_process(y: ArrayLike, *, s: float, lambdas: tuple[float, ...] = LAMBDAS) -
     if not wealth.size:
         return np.empty(0)
     with np.errstate(over="ignore"):
-        found = np.exp(wealth).mean(axis=1)
-    return np.minimum(found, np.finfo(np.float64).max)
+        means = np.exp(wealth).mean(axis=1)
+    found: Scores = np.minimum(means, np.finfo(np.float64).max)
+    return found
 
 
 def crossed(e_values: NDArray[np.float64], threshold: float = THRESHOLD) -> int | None:

@@ -154,15 +154,16 @@ def _positions(
     centers = (np.arange(pixels, dtype=np.float32) + 0.5) / pixels
     # Rounding of 1 - side must not move a stretch of the whole image.
     free = np.maximum(1 - side, 0)
-    found: NDArray[np.float32] = ((free * start)[:, None] + side[:, None] * centers) * pixels - 0.5
-    return found
+    shares = (free * start)[:, None] + side[:, None] * centers
+    return (shares * pixels - 0.5).astype(np.float32, copy=False)
 
 
 def _resampled(planes: NDArray[np.float32], at: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return rows of (n, h, ...) images at (n, m) positions, linear between neighbors."""
     h = planes.shape[1]
-    below = np.floor(at).astype(np.intp)
-    share = (at - below).reshape(*at.shape, *(1,) * (planes.ndim - 2))
+    floor = np.floor(at)
+    share = (at - floor).reshape(*at.shape, *(1,) * (planes.ndim - 2))
+    below = floor.astype(np.intp)
     image = np.arange(len(planes))[:, None]
     # Half a pixel beyond the border lies its mirror image: the outermost pixel again.
     first = planes[image, np.clip(below, 0, h - 1)]
