@@ -32,6 +32,9 @@ from tollkeeper.types import Batch
 BATCH = 32
 """Inputs in one call."""
 
+ROUNDING = 1e-4
+"""Relative change of a repeated answer that another batch of the same kernel may make."""
+
 Row = NDArray[np.float32]
 """(d,) one answer."""
 
@@ -155,7 +158,7 @@ def summary(calls: Sequence[Call], answers: Answers) -> Asking:
         inputs=len(answers.first),
         width=len(next(iter(answers.first.values()))),
         repeated=len({key for key, _ in answers.again}),
-        changed=sum(each > 0 for each in moved),
+        changed=sum(each > ROUNDING for each in moved),
         deviation=max(moved, default=0.0),
     )
 

@@ -18,6 +18,7 @@ from tollkeeper.audit.evidence.bundle import (
     COMMITMENT,
     ENCODER_FILES,
     ENCODERS,
+    INCLUSION,
     LOG,
     RESULT,
     write_array,
@@ -136,6 +137,9 @@ def _prepare(case: Case, folder: Path, opened: Opened) -> None:
     (folder / ENCODER_FILES).mkdir(exist_ok=True)
     shutil.copyfile(case.folder / COMMITMENT, folder / COMMITMENT)
     opened.write(folder)
+    if opened.before:
+        for name in (INCLUSION, f"{INCLUSION}.head"):
+            shutil.copyfile(case.folder / name, folder / name)
 
 
 def _ask(
