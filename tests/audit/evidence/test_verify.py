@@ -58,7 +58,7 @@ def test_cut_added_and_missing_files_are_named(bundle: Path) -> None:
     with (bundle / "public.npy").open("r+b") as file:
         file.truncate(500)
     (bundle / "items.npy").unlink()
-    with pytest.raises(EvidenceError, match="public.npy was changed; items.npy is missing"):
+    with pytest.raises(EvidenceError, match=r"public\.npy was changed; items\.npy is missing"):
         verify(bundle)
 
 
@@ -71,7 +71,7 @@ def test_a_dropped_line_of_the_log_of_calls_is_found(
     del lines[place]
     (bundle / "calls.jsonl").write_bytes(b"".join(lines))
     seal_anew(bundle, owned)
-    with pytest.raises(EvidenceError, match=r"calls\.jsonl|line 0"):
+    with pytest.raises(EvidenceError, match=r"calls\.jsonl|does not follow"):
         verify(bundle)
 
 

@@ -76,6 +76,8 @@ def run(
         EvidenceError: control or references are not the committed ones, or a log was changed.
         EncoderError: the suspect failed; nothing that was answered is lost.
     """
+    # Before the log: a misspelled name is no look.
+    suspect = asking.loaded(order.suspect, api_key=order.api_key)
     with SignedLog(case.folder / LOG, case.signer, clock=clock) as written:
         began, opened = _begin(case, order, folder, written)
         inputs = opened.inputs(case.fixed.decision["views"])
@@ -89,6 +91,7 @@ def run(
                 kept,
                 opened=opened,
                 inputs=inputs,
+                suspect=suspect,
                 clock=clock,
                 told=told,
             )
@@ -151,6 +154,7 @@ def _ask(
     *,
     opened: Opened,
     inputs: list[NDArray[np.uint8]],
+    suspect: Encoder | None,
     clock: Callable[[], float],
     told: Told,
 ) -> None:
@@ -171,9 +175,9 @@ def _ask(
         repeats=case.fixed.decision["repeats"],
         rng=opened.generator("order", began.body["run"]),
     )
-    with asking.connected(order.suspect, custody, api_key=order.api_key) as suspect:
+    with asking.connected(order.suspect, suspect, custody, api_key=order.api_key) as witnessed:
         asking.ask(
-            suspect,
+            witnessed,
             inputs,
             places,
             answered=asking.read_answers(folder / CALL_FILES, calls).count,

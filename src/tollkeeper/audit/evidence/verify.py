@@ -180,9 +180,11 @@ def _check_coins(folder: Path, fixed: Commitment) -> tuple[str, ...]:
         raise EvidenceError(f"{INCLUSION} tells of other coins than were committed")
     times = {each.kind: each.at for each in entries}
     return (
-        f"{fell.pairs:,} pairs were committed at {times[POOL]}; their coins were tossed at "
-        f"{times[COINS]} by the sealed seed and the public value {fell.beacon!r}, and tossed anew "
-        "here.",
+        (
+            f"{fell.pairs:,} pairs were committed at {times[POOL]}; their coins were tossed at "
+            f"{times[COINS]} by the sealed seed and the public value {fell.beacon!r}, and tossed anew "
+            "here."
+        ),
     )
 
 

@@ -132,7 +132,10 @@ class _Pages:
         from reportlab.platypus import Table as Grid
         from reportlab.platypus import TableStyle
 
-        style: list[Any] = [("VALIGN", (0, 0), (-1, -1), "TOP"), ("LEFTPADDING", (0, 0), (-1, -1), 0)]
+        style: list[Any] = [
+            ("VALIGN", (0, 0), (-1, -1), "TOP"),
+            ("LEFTPADDING", (0, 0), (-1, -1), 0),
+        ]
         style += [(side, (0, 0), (-1, -1), 2) for side in ("TOPPADDING", "BOTTOMPADDING")]
         if lines:
             style.append(("LINEBELOW", (0, 0), (-1, -1), 0.5, _LINE))
