@@ -6,6 +6,7 @@ import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -190,8 +191,8 @@ def sealed_anew(bundle: Path, owned: Case) -> None:
     lines = log.read(bundle / LOG)
     for path in (bundle / LOG, log.head_path(bundle / LOG)):
         path.unlink()
-    times = itertools.count(1_790_000_000)
-    with log.SignedLog(bundle / LOG, owned.signer, clock=lambda: float(next(times))) as written:
+    times = iter([datetime.fromisoformat(line.at).timestamp() for line in lines])
+    with log.SignedLog(bundle / LOG, owned.signer, clock=lambda: next(times)) as written:
         for line in lines[:-1]:
             written.append(line.kind, line.body)
         manifest = write_manifest(bundle)

@@ -108,15 +108,19 @@ def test_a_call_over_http_is_kept_whole(kept: Kept) -> None:
 
 def test_failed_tries_are_kept_and_hold_no_answer(kept: Kept) -> None:
     """A status, a lost connection and garbage each leave a record; the answer comes after them."""
-    answers: Iterator[Any] = iter(
-        [
-            lambda _: httpx2.Response(503, text="busy"),
-            lambda request: (_ for _ in ()).throw(httpx2.ConnectError("no", request=request)),
-            _answer,
-            lambda _: httpx2.Response(200, text="garbage"),
-        ]
-    )
-    suspect = _upstream(kept, next(answers))
+    tries = iter(["busy", "lost", "answer", "garbage"])
+
+    def handle(request: httpx2.Request) -> httpx2.Response:
+        match next(tries):
+            case "busy":
+                return httpx2.Response(503, text="busy")
+            case "lost":
+                raise httpx2.ConnectError("no", request=request)
+            case "garbage":
+                return httpx2.Response(200, text="garbage")
+        return _answer(request)
+
+    suspect = _upstream(kept, handle)
     suspect.embed(PICTURES[:1])
     with pytest.raises(EncoderError):
         suspect.embed(PICTURES[:1])

@@ -54,7 +54,7 @@ _SECRET, _KEY, _ITEMS, _PUBLIC, _PARTS = (
 )
 
 _PROBED = 8
-"""Pictures by whose answers an encoder is recognized."""
+"""Private and public pictures by whose answers an encoder without a file is recognized."""
 
 Random = Callable[[int], bytes]
 """Returns so many bytes that nobody can guess."""
@@ -109,11 +109,6 @@ class Case:
     encoders: Sequence[tuple[Role, str]]
     signer: keys.Signer
 
-    @property
-    def salts(self) -> list[bytes]:
-        """(2m,) salts of the items."""
-        return salts(self.seeds["salts"], len(self.sides.items))
-
 
 def commit(plan: Plan, folder: Path, *, clock: Callable[[], float], random: Random) -> Case:
     """Fix a plan: seal it, sign it, and write the first line of its log.
@@ -131,7 +126,8 @@ def commit(plan: Plan, folder: Path, *, clock: Callable[[], float], random: Rand
     public, private = read_pictures(plan.public), _private(plan, random)
     _check(plan, private.sides, public)
     encoders = [("control", plan.control), *(("reference", spec) for spec in plan.references)]
-    loaded = [identity(spec, load_encoder(spec), public) for _, spec in encoders]
+    probed = probes(private.sides, public)
+    loaded = [identity(spec, load_encoder(spec), probed) for _, spec in encoders]
     seeds = {name: random(SEED_BYTES) for name in SEEDS}
     secret = _made(folder)
     signer = _signer(secret / _KEY, plan)
@@ -264,7 +260,12 @@ def make_views(seed: bytes, count: int) -> Views:
     return Views(int.from_bytes(derive(seed, "views")[:8], "big"), count)
 
 
-def identity(spec: str, encoder: Encoder, public: NDArray[np.uint8]) -> str:
+def probes(sides: Sides, public: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return (b, h, w, 3) pictures by whose answers an encoder is recognized."""
+    return np.concatenate([sides.items[sides.trained][:_PROBED], public[:_PROBED]])
+
+
+def identity(spec: str, encoder: Encoder, probed: NDArray[np.uint8]) -> str:
     """Return the hash by which an encoder of this process is recognized later.
 
     It is that of its file, if it has one; else of its answers to a few pictures, one by one, so
@@ -273,7 +274,7 @@ def identity(spec: str, encoder: Encoder, public: NDArray[np.uint8]) -> str:
     Args:
         spec: what it was loaded from.
         encoder: who is asked.
-        public: (p, h, w, 3) uint8 pictures that it takes.
+        probed: (b, h, w, 3) uint8 pictures.
 
     Raises:
         AuditRefused: the file cannot be read.
@@ -282,7 +283,7 @@ def identity(spec: str, encoder: Encoder, public: NDArray[np.uint8]) -> str:
     scheme, _, rest = spec.partition(":")
     if scheme == "onnx":
         return file_digest(Path(rest))
-    rows = [checked(encoder.embed([item]), n=1, dim=encoder.dim) for item in public[:_PROBED]]
+    rows = [checked(encoder.embed([item]), n=1, dim=encoder.dim) for item in probed]
     return array_digest(np.concatenate(rows))
 
 

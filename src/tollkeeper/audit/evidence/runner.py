@@ -26,7 +26,7 @@ from tollkeeper.audit.evidence.bundle import (
     write_manifest,
 )
 from tollkeeper.audit.evidence.canonical import digest, to_bytes
-from tollkeeper.audit.evidence.case import Case, identity
+from tollkeeper.audit.evidence.case import Case, identity, probes
 from tollkeeper.audit.evidence.custody import Custody
 from tollkeeper.audit.evidence.findings import Findings
 from tollkeeper.audit.evidence.log import Entry, SignedLog
@@ -192,7 +192,8 @@ def _append(kept: SignedLog, call: Mapping[str, Any]) -> None:
 def _embed_others(case: Case, folder: Path, inputs: list[NDArray[np.uint8]], told: Told) -> None:
     """Put the same inputs to control and references, which must be the committed ones."""
     loaded = [(role, spec, load_encoder(spec)) for role, spec in case.encoders]
-    hashes = [identity(spec, encoder, case.public) for _, spec, encoder in loaded]
+    probed = probes(case.sides, case.public)
+    hashes = [identity(spec, encoder, probed) for _, spec, encoder in loaded]
     case.fixed.match("weights", hashes[0])
     case.fixed.match("references", digest(to_bytes(sorted(hashes[1:]))))
     listed = []

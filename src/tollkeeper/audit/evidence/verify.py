@@ -23,6 +23,7 @@ from tollkeeper.audit.evidence.bundle import (
     CALL_FILES,
     CALLS,
     COMMITMENT,
+    ENCODER_FILES,
     ENCODERS,
     INCLUSION,
     LOG,
@@ -86,7 +87,11 @@ def verify(folder: Path, *, key: str | None = None) -> Verified:
     if last is None or last.kind != "finished":
         raise EvidenceError("the log does not end with a finished run")
     check_manifest(folder, str(last.body.get("manifest")))
-    found = assemble(folder, entries, run=last.body.get("run"))
+    try:
+        found = assemble(folder, entries, run=last.body.get("run"))
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        # Signed by its owner and still not what we write: none of it can be relied on.
+        raise EvidenceError(f"the bundle cannot be read: {error!r}") from error
     _compare(read_json(folder, RESULT), found.to_json(), "result")
     return Verified(found, last.hash, commitment.read(folder / COMMITMENT).owner)
 
@@ -247,6 +252,8 @@ def _subject(
 def _others(folder: Path, fixed: Commitment, opened: Opened) -> list[Subject]:
     """Return control and references, which must be the committed ones."""
     told = read_json(folder, ENCODERS)
+    if any(Path(each["file"]).parent != Path(ENCODER_FILES) for each in told):
+        raise EvidenceError(f"{ENCODERS} names files that are not in {ENCODER_FILES}")
     hashes = [each["hash"] for each in told if each["role"] == "reference"]
     for each in told:
         if each["role"] == "control":

@@ -147,6 +147,10 @@ def limits(found: Findings) -> list[str]:
             "The record of calls is signed by whoever asked. That the suspect answered so rests on "
             "that party; the arbiter can ask again."
         ),
+        (
+            "Embeddings of the control and the references were computed by the owner. The arbiter "
+            "can compute them again with the encoders whose hashes were committed."
+        ),
     ]
     if not found.exact:
         said.append(
