@@ -16,7 +16,7 @@ Sources: ours; exact nulls of decoy keys after section 5.5 of the method spec.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -174,26 +174,31 @@ def trace(suspect: Encoder, evidence: TenantEvidence) -> Attribution:
             a suspect of another width where nobody is marked, or embeddings that are NaN, zeros
             or of the wrong number.
     """
+    return trace_all([suspect], evidence)[0]
+
+
+def trace_all(suspects: Sequence[Encoder], evidence: TenantEvidence) -> list[Attribution]:
+    """Trace several suspects, for which decoys are made once; the level holds for each alone.
+
+    Raises:
+        AuditRefused: see `trace`.
+    """
     _check_evidence(evidence)
-    rows = np.asarray(suspect.embed(evidence.inputs), np.float32)
-    gates.check_embeddings(rows, rows=len(evidence.clean), width=suspect.dim, who=suspect.name)
-    tests = list(_tests(suspect, evidence, rows))
+    tests = [_tests(suspect, evidence) for suspect in suspects]
+    nulls = iter(_nulls([one for some in tests for one in some], evidence))
+    return [_attribution(some, evidence, nulls) for some in tests]
+
+
+def _attribution(
+    tests: Sequence[_Coordinates | _Mark],
+    evidence: TenantEvidence,
+    nulls: Iterator[NDArray[np.float64]],
+) -> Attribution:
+    """Return what one suspect's tests show; takes as many nulls as there are tests."""
     count = sum(len(one.tenants(evidence)) for one in tests)
-    if not tests:
-        raise AuditRefused(
-            f"{suspect.name}: width {suspect.dim} is not that of the answers, and no tenant is "
-            "marked; there is nothing to compare"
-        )
-    if count > evidence.alpha * (evidence.decoys + 1):
-        least = math.ceil(count / evidence.alpha) - 1
-        raise AuditRefused(
-            f"expected at least {least} decoys to name one of {len(evidence.tenants)} tenants at "
-            f"{evidence.alpha}, got {evidence.decoys}; ask for more decoys or fewer tenants"
-        )
-    nulls = _nulls(tests, evidence)
     pairs = [
         (_found(one, tenant, evidence, null, count=count), null)
-        for one, null in zip(tests, nulls, strict=True)
+        for one, null in zip(tests, nulls, strict=False)
         for tenant in one.tenants(evidence)
     ]
     pairs.sort(key=lambda pair: (pair[0].p_value, -pair[0].z))
@@ -289,18 +294,36 @@ def _basis(clean: NDArray[np.float64]) -> NDArray[np.float64]:
     return found
 
 
-def _tests(
-    suspect: Encoder, evidence: TenantEvidence, rows: Embeddings
-) -> Iterator[_Coordinates | _Mark]:
-    """Yield the statistics that can be computed of a suspect."""
+def _tests(suspect: Encoder, evidence: TenantEvidence) -> list[_Coordinates | _Mark]:
+    """Ask a suspect, and return the statistics that can be computed of it."""
+    rows = np.asarray(suspect.embed(evidence.inputs), np.float32)
+    gates.check_embeddings(rows, rows=len(evidence.clean), width=suspect.dim, who=suspect.name)
+    tests: list[_Coordinates | _Mark] = []
     some = next(iter(evidence.tenants.values()))
     if some.answers(evidence.clean[:1]).shape[1] == suspect.dim:
-        yield _Coordinates(rows)
+        tests.append(_Coordinates(rows))
     marked = any(view.folds is not None for view in evidence.tenants.values())
     if marked and evidence.directions is not None:
         least = 2 * (evidence.clean.shape[1] + suspect.dim)
         gates.check_samples(len(rows), least=least, what="probes, for marks at these widths,")
-        yield _Mark(rows, evidence.clean, evidence.directions)
+        tests.append(_Mark(rows, evidence.clean, evidence.directions))
+    if not tests:
+        raise AuditRefused(
+            f"{suspect.name}: width {suspect.dim} is not that of the answers, and no tenant is "
+            "marked; there is nothing to compare"
+        )
+    _check_decoys(evidence, sum(len(one.tenants(evidence)) for one in tests))
+    return tests
+
+
+def _check_decoys(evidence: TenantEvidence, count: int) -> None:
+    """Refuse so few decoys that no tenant could be named, whatever `count` tests show."""
+    if count > evidence.alpha * (evidence.decoys + 1):
+        least = math.ceil(count / evidence.alpha) - 1
+        raise AuditRefused(
+            f"expected at least {least} decoys to name one of {len(evidence.tenants)} tenants at "
+            f"{evidence.alpha}, got {evidence.decoys}; ask for more decoys or fewer tenants"
+        )
 
 
 def _nulls(
