@@ -61,7 +61,7 @@ def trace(
         raise ConfigurationError("expected texts or images as probes, got .npy embeddings")
     settings = load(config, data_dir=data_dir, ledger=ledger, encoder=encoder)
     with open_operator(config, data_dir, ledger) as operator:
-        known = [report.tenant for report in operator.tenants()]
+        known = [report.name for report in operator.tenants()]
     names = _chosen(tenant, known)
     victim = make_encoder(settings)
     guard = _guard(settings, victim)
