@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 pytest.importorskip("torch")
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
-PAIRS, QUERIES, PUBLIC, REFERENCES = 500, 2000, 300, 3
+PAIRS, QUERIES, PUBLIC, REFERENCES = 500, 2000, 300, 2
 Pictures = NDArray[np.uint8]
 
 

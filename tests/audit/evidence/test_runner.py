@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,7 @@ def test_another_suspect_cannot_continue_a_run(toys: Any, owned: Case) -> None:
 
 def test_repeats_that_change_are_told(toys: Any, owned: Case, monkeypatch: Any) -> None:
     """A suspect that adds fresh noise to each answer is seen by the inputs that it got twice."""
-    import toys as encoders
-
+    encoders = importlib.import_module("toys")
     rng = np.random.default_rng(0)
     plain = encoders.copy.embed
     monkeypatch.setattr(
@@ -94,8 +94,7 @@ def test_encoders_other_than_the_committed_ones_are_refused(
     toys: Any, owned: Case, monkeypatch: Any
 ) -> None:
     """New weights under the name of the control or of a reference do not pass."""
-    import toys as encoders
-
+    encoders = importlib.import_module("toys")
     monkeypatch.setattr(encoders.victim, "overlooked", 0.8)
     with pytest.raises(EvidenceError, match="weights do not match the commitment"):
         toys.run(owned, "python:toys:copy", "swapped")

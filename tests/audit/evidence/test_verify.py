@@ -140,7 +140,7 @@ def _fewer_references(bundle: Path) -> None:
         (_other_items, "other items are opened"),
         (_seed, "seed of views"),
         (_response, "not what the log of calls says"),
-        (_reference, "result.rows"),
+        (_reference, "reference controls reject"),
         (_fewer_references, "references do not match the commitment"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from tollkeeper.audit import gates
 from tollkeeper.audit.base import Null, Verdict
 from tollkeeper.audit.blind import blind_test, check_blind
 from tollkeeper.audit.evidence import commitment, log
-from tollkeeper.audit.evidence.analysis import Subject, analyze, deciding, floor
+from tollkeeper.audit.evidence.analysis import Subject, analyze, deciding, floor, score
 from tollkeeper.audit.evidence.asking import Answers, mark, read_answers, summary
 from tollkeeper.audit.evidence.bundle import (
     CALL_FILES,
@@ -120,12 +120,12 @@ def assemble(folder: Path, entries: Sequence[Entry], *, run: object) -> Findings
     inputs = opened.inputs(decision["views"])
     asking = summary(calls, answers)
     guards = _check_pictures(opened, decision, opened.generator("analysis", 0))
-    subjects = [
-        _subject("suspect", "suspect", _rows(inputs, answers), opened, decision["views"]),
-        *_others(folder, fixed, opened),
-    ]
+    suspect = _subject("suspect", "suspect", _rows(inputs, answers), opened, decision["views"])
+    # One encoder's embeddings at a time: of twenty they would fill the memory.
+    scored = [score(suspect, decision["modes"])]
+    scored += [score(each, decision["modes"]) for each in _others(folder, fixed, opened)]
     rows = analyze(
-        subjects,
+        scored,
         opened.coins,
         decision,
         alpha=fixed.alpha,
@@ -249,8 +249,8 @@ def _subject(
     return Subject(name, role, rows[:scored].reshape(len(opened.items), views, -1), rows[scored:])
 
 
-def _others(folder: Path, fixed: Commitment, opened: Opened) -> list[Subject]:
-    """Return control and references, which must be the committed ones."""
+def _others(folder: Path, fixed: Commitment, opened: Opened) -> Iterator[Subject]:
+    """Yield control and references, which must be the committed ones."""
     told = read_json(folder, ENCODERS)
     if any(Path(each["file"]).parent != Path(ENCODER_FILES) for each in told):
         raise EvidenceError(f"{ENCODERS} names files that are not in {ENCODER_FILES}")
@@ -260,10 +260,9 @@ def _others(folder: Path, fixed: Commitment, opened: Opened) -> list[Subject]:
             fixed.match("weights", each["hash"])
     fixed.match("references", digest(to_bytes(sorted(hashes))))
     views = fixed.decision["views"]
-    return [
-        _subject(each["name"], each["role"], read_array(folder, each["file"]), opened, views)
-        for each in told
-    ]
+    for each in told:
+        rows = read_array(folder, each["file"])
+        yield _subject(each["name"], each["role"], rows, opened, views)
 
 
 def _judged(
