@@ -99,7 +99,7 @@ def test_a_copy_stolen_over_http_is_shown_to_be_one(
     """Include, train, commit, serve, steal, serve the copy, run, report; verified elsewhere."""
     from tollkeeper.encoders.onnx_encoder import OnnxEncoder
 
-    total = 2 * PAIRS + QUERIES + PUBLIC + REFERENCES * PAIRS
+    total = 2 * PAIRS + QUERIES + PUBLIC + (REFERENCES + 1) * PAIRS
     drawn = _pictures(total)
     private, queries, public, rest = np.split(drawn, np.cumsum([2 * PAIRS, QUERIES, PUBLIC]))
     owner, thief = tmp_path / "owner", tmp_path / "thief"
@@ -107,8 +107,10 @@ def test_a_copy_stolen_over_http_is_shown_to_be_one(
     thief.mkdir()
 
     _trained(_enrolled(owner, private), owner / "victim.onnx", seed=1)
-    for place, own in enumerate(np.split(rest, REFERENCES)):
+    *others, apart = np.split(rest, REFERENCES + 1)
+    for place, own in enumerate(others):
         _trained(own, owner / f"reference{place}.onnx", seed=2 + place)
+    _trained(apart, tmp_path / "independent.onnx", seed=9)
     np.save(owner / "public.npy", public)
     references = ", ".join(f"onnx:reference{place}.onnx" for place in range(REFERENCES))
     (owner / "plan.yaml").write_text(
@@ -135,7 +137,7 @@ def test_a_copy_stolen_over_http_is_shown_to_be_one(
     assert found["verdict"] == "derived"
     assert found["corrected_p"] <= 0.001
     independent = _tollkeeper(
-        *run, "--suspect", f"onnx:{owner / 'reference0.onnx'}", "-o", owner / "other"
+        *run, "--suspect", f"onnx:{tmp_path / 'independent.onnx'}", "-o", owner / "other"
     )
     assert independent["verdict"] == "inconclusive"
 
