@@ -38,7 +38,7 @@ def test_a_slight_change_of_preparation_is_seen(rng: np.random.Generator) -> Non
 
 def test_texts_and_metadata(rng: np.random.Generator) -> None:
     """Texts that differ in one word, and equal texts with other dates, are told apart."""
-    words = np.asarray("the of to in a is that it was for".split())
+    words = np.asarray(["the", "of", "to", "in", "a", "is", "that", "it", "was", "for"])
     texts = [" ".join(rng.choice(words, 12)) for _ in range(300)]
     dated = [f"{text} 2019" for text in texts[:150]]
     early, late = rng.normal(2010, 3, (150, 1)), rng.normal(2020, 3, (150, 1))

@@ -77,7 +77,7 @@ def _permute(z: Embeddings) -> Embeddings:
 
 def _rotate(z: Embeddings) -> Embeddings:
     q, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(D, D)))
-    return (z @ q).astype(np.float32)
+    return np.asarray(z @ q, np.float32)
 
 
 def _pad(value: float) -> Callable[[Embeddings], Embeddings]:

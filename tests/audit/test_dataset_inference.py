@@ -162,11 +162,12 @@ def test_without_randomization_a_blind_test_must_pass(
 ) -> None:
     """An argued split needs a blind test, and then the larger p-value counts."""
     split = replace(evidence.split, randomized=False)
-    scores = evidence.victim
+    weak = MemorizingEncoder(12, rng=rng, remembered=split.trained, pull=0.3)
+    scores = measure(weak, split, modes=MODES, rng=rng)
     with pytest.raises(AuditRefused, match="no blind test"):
         ALL.decide(scores, replace(evidence, split=split), rng=rng)
+    blind = BlindTest(0.6, (0.55, 0.65))
     with pytest.raises(AuditRefused, match="told apart"):
-        blind = BlindTest(0.6, (0.55, 0.65))
         ALL.decide(scores, replace(evidence, split=split, blind=blind), rng=rng)
     blind = BlindTest(0.5, (0.49, 0.51))
     found = ALL.decide(scores, replace(evidence, split=split, blind=blind), rng=rng)

@@ -74,7 +74,7 @@ def test_obfuscations_that_change_nothing(
     recipe = replace(recipe, components=3, iterations=20)
     order = rng.permutation(D)
     plain = _scores(rows, recipe)
-    slack = 2e-3 * plain.std()
+    slack = 2e-3 * float(plain.std())
 
     permuted = _scores([part[:, order] for part in rows], recipe)
     scaled = _scores([np.float32(4.2) * part for part in rows], recipe)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -9,7 +11,7 @@ from numpy.typing import NDArray
 from tollkeeper.audit.views import Views
 from tollkeeper.errors import AuditRefused, ConfigurationError
 
-PLAIN = {"area": (1.0, 1.0), "flip": 0.0, "brightness": 0.0, "noise": 0.0}
+PLAIN = Views(1, area=(1.0, 1.0), flip=0.0, brightness=0.0, noise=0.0)
 
 
 @pytest.fixture
@@ -48,18 +50,18 @@ def test_both_kinds_of_images_get_the_same_views(images: NDArray[np.uint8]) -> N
 
 def test_without_any_change_the_image_stays(images: NDArray[np.uint8]) -> None:
     """A crop of everything with nothing else is the image itself."""
-    assert np.array_equal(Views(1, **PLAIN).make(images, 0), images)
+    assert np.array_equal(PLAIN.make(images, 0), images)
 
 
 def test_flip_mirrors_left_and_right(images: NDArray[np.uint8]) -> None:
     """With probability 1 every image is mirrored."""
-    assert np.array_equal(Views(1, **{**PLAIN, "flip": 1}).make(images, 0), images[:, :, ::-1])
+    assert np.array_equal(replace(PLAIN, flip=1.0).make(images, 0), images[:, :, ::-1])
 
 
 def test_crop_is_a_stretch_of_the_image() -> None:
     """A crop of a slope is a slope of the side that the area says, from inside the image."""
     slope = np.broadcast_to(np.linspace(0, 1, 41, dtype=np.float32), (300, 1, 41, 41)).copy()
-    made = Views(1, **{**PLAIN, "area": (0.36, 0.64)}).make(slope, 0)
+    made = replace(PLAIN, area=(0.36, 0.64)).make(slope, 0)
     steps = np.diff(made[:, 0, 20], axis=1)[:, 3:-3] * 40
 
     assert steps.std(axis=1).max() < 1e-4
@@ -72,8 +74,8 @@ def test_crop_is_a_stretch_of_the_image() -> None:
 def test_brightness_and_noise_have_their_size() -> None:
     """Gray images get factors within the range, and noise of the stated deviation."""
     gray = np.full((400, 3, 8, 8), 0.5, np.float32)
-    factors = Views(1, **{**PLAIN, "brightness": 0.2}).make(gray, 0).mean(axis=(1, 2, 3)) / 0.5
-    noise = Views(1, **{**PLAIN, "noise": 0.05}).make(gray, 0) - gray
+    factors = replace(PLAIN, brightness=0.2).make(gray, 0).mean(axis=(1, 2, 3)) / 0.5
+    noise = replace(PLAIN, noise=0.05).make(gray, 0) - gray
 
     assert 0.8 <= factors.min() < 0.81
     assert 1.19 < factors.max() <= 1.2001
@@ -84,9 +86,8 @@ def test_brightness_and_noise_have_their_size() -> None:
 def test_noise_of_one_view_is_unlike_that_of_another() -> None:
     """Views, images and seeds share no random numbers."""
     gray = np.full((2, 3, 16, 16), 0.5, np.float32)
-    noisy = {**PLAIN, "noise": 0.05}
     made = [
-        (Views(seed, **noisy).make(gray, view) - gray).reshape(2, -1)
+        (replace(PLAIN, seed=seed, noise=0.05).make(gray, view) - gray).reshape(2, -1)
         for seed in (1, 2)
         for view in (0, 1)
     ]

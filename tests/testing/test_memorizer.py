@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tollkeeper.encoders.base import Encoder, checked
 from tollkeeper.testing.memorizer import MemorizingEncoder, smooth_images
@@ -27,12 +28,13 @@ def test_it_pulls_views_of_remembered_images_together() -> None:
     noise = rng.integers(-5, 6, (2, *images.shape))
     views = np.clip(images + noise, 0, 255).astype(np.uint8)
 
-    def gaps(pull: float) -> np.ndarray:
+    def gaps(pull: float) -> NDArray[np.float64]:
         encoder = MemorizingEncoder(
             16, rng=np.random.default_rng(2), remembered=images[:30], pull=pull
         )
         one, two = (encoder.embed(view) for view in views)
-        return np.linalg.norm(one - two, axis=1)
+        found: NDArray[np.float64] = np.linalg.norm(one - two, axis=1)
+        return found
 
     assert (gaps(0.5)[:30] < 0.6 * gaps(0.0)[:30]).all()
     assert (gaps(0.5)[30:] == gaps(0.0)[30:]).mean() > 0.8
