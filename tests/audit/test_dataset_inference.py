@@ -188,6 +188,34 @@ def test_a_victim_that_is_not_found_stops_the_audit(
         ALL.prepare(evidence.split, references=[], victim=MemorizingEncoder(12, rng=rng), rng=rng)
 
 
+def test_an_argued_split_that_accuses_references_is_refused(
+    evidence: SplitEvidence, rng: np.random.Generator
+) -> None:
+    """Where even a reference shows the effect, the sides differ in more than training."""
+    blind = BlindTest(0.5, (0.49, 0.51))
+    split = replace(evidence.split, randomized=False)
+    shifted = {mode: scores.copy() for mode, scores in evidence.references.items()}
+    for scores in shifted.values():
+        scores[0, :N] += scores[0].std()
+    argued = replace(evidence, split=split, blind=blind, references=shifted)
+
+    with pytest.raises(AuditRefused, match=r"\d of 24 reference controls reject"):
+        ALL.decide(evidence.victim, argued, rng=rng)
+
+
+def test_near_copies_on_both_sides_are_refused(
+    evidence: SplitEvidence, rng: np.random.Generator
+) -> None:
+    """With an encoder to look through, an image changed by a little counts as the same."""
+    held = evidence.split.held.copy()
+    held[7] = evidence.split.trained[3] ^ 1
+    split = replace(evidence.split, held=held)
+    eyes = MemorizingEncoder(200, rng=rng)
+
+    with pytest.raises(AuditRefused, match="1 items of held are near copies"):
+        ALL.prepare(split, references=[], victim=eyes, rng=rng, public_encoder=eyes)
+
+
 def _shorter(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return scores[:-1]
 
