@@ -169,7 +169,7 @@ def test_the_test_is_behind_its_gate(rng: np.random.Generator) -> None:
 def test_parts_that_overlap_are_refused(rng: np.random.Generator) -> None:
     """Nothing may be fitted on and scored."""
     images = smooth_images(90, rng=rng)
-    for first, second, third in ((0, 20, 60), (0, 30, 0), (0, 30, 50)):
-        parts = [images[at : at + 30] for at in (first, second, third)]
+    for places in ((0, 20, 60), (0, 30, 0), (0, 30, 50)):
+        fitting, trained, held = (images[at : at + 30] for at in places)
         with pytest.raises(AuditRefused, match="must be disjoint"):
-            MixtureEvidence(*parts, control=0.0001).check(least=30)
+            MixtureEvidence(fitting, trained, held, control=0.0001).check(least=30)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,7 +36,7 @@ class MemorizingEncoder:
         dim: int,
         *,
         rng: np.random.Generator,
-        remembered: NDArray[np.uint8] | None = None,
+        remembered: NDArray[Any] | None = None,
         pull: float = 0.0,
     ) -> None:
         """Draw the layer.
@@ -42,7 +44,7 @@ class MemorizingEncoder:
         Args:
             dim: embedding width.
             rng: draws the layer; another one makes another encoder.
-            remembered: (m, h, w, 3) uint8 images.
+            remembered: (m, h, w, 3) uint8 images, or (m, 3, h, w) float32 ones in [0, 1].
             pull: from 0, nothing remembered, to 1, all views of one image are the same.
         """
         self.dim = dim
@@ -70,7 +72,7 @@ class MemorizingEncoder:
         return found
 
 
-def _pixels(images: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
+def _pixels(images: NDArray[Any]) -> NDArray[np.float32]:
     """Return (n, h w c) pixels around 0, in one order for both kinds of images."""
     if images.dtype == np.uint8:
         planes = images.astype(np.float32) / np.float32(255)

@@ -63,7 +63,7 @@ class Setting:
 
     rows: int = 50_000
     width: int = 2048
-    views: int = 2
+    views: int = 3
     public: int = 4096
     seeds: int = 5
     iterations: int = 20
