@@ -34,6 +34,7 @@ THEFT = [
     "same-speed",
     "prediction-responses",
     "tenant-mark",
+    "audit-speed",
 ]
 
 

@@ -19,7 +19,7 @@ from tollkeeper.audit.blind import BlindTest, blind_test, check_blind
 from tollkeeper.audit.consistency import Mode, calibrate, standardized
 from tollkeeper.audit.multiplicity import e_average
 from tollkeeper.audit.sequential import bet_scale, e_process
-from tollkeeper.audit.split import ModeScores, Split, measure
+from tollkeeper.audit.split import ModeScores, Split, embed_all, measure
 from tollkeeper.audit.two_sample import (
     TwoSample,
     bayes_bound,
@@ -215,6 +215,7 @@ class DatasetInference:
         references: Sequence[Encoder],
         victim: Encoder,
         rng: np.random.Generator,
+        public_encoder: Encoder | None = None,
     ) -> SplitEvidence:
         """Measure controls once for all suspects.
 
@@ -223,11 +224,16 @@ class DatasetInference:
             references: encoders of the same kind trained on neither side, 8 or more.
             victim: the owner's encoder.
             rng: draws orders, and the folds of the blind test.
+            public_encoder: anybody's encoder, by which near copies on both sides are looked for;
+                None looks for equal images only.
 
         Raises:
             AuditRefused: the split, its blind test, the references or the victim cannot carry it.
         """
         split.check(least=self.least)
+        if public_encoder is not None:
+            sides = [embed_all(public_encoder, side) for side in (split.trained, split.held)]
+            gates.check_not_near(*sides)
         if len(references) < REFERENCES:
             raise AuditRefused(
                 f"expected {REFERENCES} or more reference encoders, got {len(references)}"
@@ -304,6 +310,10 @@ class DatasetInference:
         ]
         p = min((one.two.p_perm for one in found), default=None)
         gates.check_control(None if p is None else p * len(found), alpha=self.alpha)
+        if not evidence.split.randomized:
+            # By chance one of all of them rejects in a share alpha of splits.
+            null = [t_tail(t, sum(sides) - 2) for one in found for t in one.null_t.tolist()]
+            gates.check_negative_controls(null, alpha=self.alpha / len(null), who="reference")
 
 
 def _transfer(

@@ -131,6 +131,19 @@ class Preparation:
             found = found / np.maximum(length, _TINY)
         return found
 
+    def rows(self, rows: Embeddings, recipe: MixtureRecipe) -> NDArray[np.floating]:
+        """Return all of (n, d) rows as a density is fitted to them.
+
+        Narrow ones come in float64, since they are worth exact arithmetic; wide ones stay in
+        float32, or they would take all memory.
+        """
+        kept = rows.shape[1] if self.matrix is None else self.matrix.shape[-1]
+        exact = np.float64 if recipe.reduce is not None else np.float32
+        found: NDArray[np.floating] = np.empty((len(rows), kept), exact)
+        for at in range(0, len(rows), _CHUNK):
+            found[at : at + _CHUNK] = self.apply(rows[at : at + _CHUNK])
+        return found
+
 
 def _inverse(deviation: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return 1 / deviation, and 0 for dimensions that do not vary."""
@@ -192,14 +205,23 @@ def gmm_scores(
         gates.check_embeddings(rows, rows=len(rows), width=width, who="mixture")
     gates.check_samples(len(fitted), least=2 * recipe.components, what="rows to fit a mixture")
     preparation = Preparation.fit(fitted, recipe)
-    prepared = np.concatenate([preparation.apply(part) for part in _parts(fitted)])
-    # Narrow rows are worth exact arithmetic; wide ones would take all memory.
-    exact = recipe.reduce is not None
-    prepared = prepared.astype(np.float64) if exact else prepared
-    seeds = rng.integers(_LARGEST_SEED, size=recipe.seeds).tolist()
-    models = [_fit(prepared, recipe, seed) for seed in seeds]
+    models = densities(preparation.rows(fitted, recipe), recipe, rng=rng)
     first, second = (_likelihoods(models, preparation, rows) for rows in (trained, held))
     return first, second
+
+
+def densities(
+    prepared: NDArray[np.floating], recipe: MixtureRecipe, *, rng: np.random.Generator
+) -> list[Any]:
+    """Return the fitted mixtures of a recipe, scikit-learn's.
+
+    Args:
+        prepared: (n, q) rows.
+        recipe: of the density.
+        rng: draws the seeds of the fits.
+    """
+    seeds = rng.integers(_LARGEST_SEED, size=recipe.seeds).tolist()
+    return [_fit(prepared, recipe, seed) for seed in seeds]
 
 
 def _likelihoods(models: Sequence[Any], preparation: Preparation, rows: Embeddings) -> Scores:
@@ -211,7 +233,7 @@ def _likelihoods(models: Sequence[Any], preparation: Preparation, rows: Embeddin
     return np.concatenate(found)
 
 
-def _fit(rows: Embeddings, recipe: MixtureRecipe, seed: int) -> Any:
+def _fit(rows: NDArray[np.floating], recipe: MixtureRecipe, seed: int) -> Any:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 

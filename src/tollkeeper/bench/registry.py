@@ -39,6 +39,7 @@ _LAB = (
     "predict.scoring_speed",
     "predict.prediction_responses",
     "ownership.tenant_mark",
+    "ownership.audit_speed",
 )
 """Modules with an experiment that needs the lab tools, most of them."""
 
