@@ -20,6 +20,7 @@ from tollkeeper.cli import (
     serve,
     solve,
     tenants,
+    trace,
 )
 from tollkeeper.cli.output import fail
 from tollkeeper.errors import TollkeeperError
@@ -43,6 +44,7 @@ app.add_typer(operate.settings_verbs, name="config")
 app.command("calibrate")(calibration.calibrate)
 app.command("embed")(lab.embed)
 app.add_typer(attack.attack, name="attack")
+audit.audit.command("trace")(trace.trace)
 app.add_typer(audit.audit, name="audit")
 app.add_typer(detectors.detectors, name="detectors")
 app.add_typer(lab.bench, name="bench")
