@@ -121,6 +121,23 @@ def request(seen: bytes, *, nonce: int) -> bytes:
     )
 
 
+def stamped(reply: bytes) -> bytes:
+    """Return the SHA-256 that a reply claims to be of; `check` tells whether that holds.
+
+    Raises:
+        EvidenceError: it holds no time stamp of a SHA-256.
+    """
+    try:
+        content, _ = _token(reply)
+        _, _, imprint, *_ = der.read(content).expect(der.SEQUENCE).children()
+        found = imprint.children()[1].expect(der.OCTETS).content
+    except (ValueError, IndexError) as error:
+        raise EvidenceError(f"a time stamp cannot be read: {error}") from error
+    if len(found) != HASH_BYTES:
+        raise EvidenceError(f"the time stamp is of a hash of {len(found)} bytes, not a SHA-256")
+    return found
+
+
 def check(reply: bytes, seen: bytes, *, trusted: bytes, nonce: int | None = None) -> Stamp:
     """Check a reply to a query.
 
