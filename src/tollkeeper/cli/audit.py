@@ -13,6 +13,7 @@ from tollkeeper.cli.include import include
 from tollkeeper.cli.lab import CHECK_FAILED, write
 from tollkeeper.cli.options import Json
 from tollkeeper.cli.output import emit, note
+from tollkeeper.cli.stamp import stamp
 from tollkeeper.errors import AuditRefused, ConfigurationError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 audit = typer.Typer(help="Prove that a copy is a copy.", no_args_is_help=True)
 audit.command("include")(include)
+audit.command("stamp")(stamp)
 
 _KEY_VARIABLE = "TOLLKEEPER_SUSPECT_KEY"
 _SHARED = 0o666

@@ -125,7 +125,7 @@ def test_limits_follow_from_what_was_done() -> None:
     """No stamp, no TLS and no coins are each told; with them they are not."""
     found = findings()
     told = " ".join(document(found, seal=SEAL).sections[-2].points)
-    assert "No independent service stamped" in told
+    assert "no stamp of an independent service" in told
     assert "exchangeable" not in told
     assert "TLS" not in told
     weaker = replace(found, exact=False, asking=replace(found.asking, certificates=()))

@@ -142,7 +142,7 @@ def limits(found: Findings) -> list[str]:
             '"Derived" names influence and not intent: a license, a common source or a shared '
             "checkpoint must be excluded by other means."
         ),
-        "Times are those of the owner's own log unless an independent service stamped it.",
+        "Times are those of the owner's own log unless an independent service stamped it (`audit stamp --check`).",
         (
             "The record of calls is signed by whoever asked. That the suspect answered so rests on "
             "that party; the arbiter can ask again."
@@ -158,7 +158,9 @@ def limits(found: Findings) -> list[str]:
             "exchangeable is argued and not guaranteed."
         )
     if not found.committed.stamps:
-        said.append("No independent service stamped the commitment.")
+        said.append(
+            "This bundle holds no stamp of an independent service: ask the owner for that of the log."
+        )
     if not found.asking.certificates:
         said.append("The suspect was not asked over TLS, so no certificate names its server.")
     references = found.of("reference")
@@ -279,7 +281,7 @@ def _committed(found: Findings, seal: str) -> Section:
             ("items committed, opened", f"{fixed.items:,}, {found.opened:,}"),
             ("root over the items", fixed.root),
             ("signed by", fixed.key),
-            ("stamped by", ", ".join(fixed.stamps) or "nobody"),
+            ("stamped by", ", ".join(fixed.stamps) or "nothing in this bundle"),
             *hashes,
             ("hash of the whole bundle", seal),
             ("computed with", found.tool),
