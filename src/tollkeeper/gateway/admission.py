@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ from tollkeeper.guard.guard import Guard
 from tollkeeper.guard.terms import Terms
 from tollkeeper.ledger.spent import SpentStore
 from tollkeeper.types import Account, Embeddings, Verdict
+
+ALL: Final = "*"
+"""Stands for every tenant among those that are marked."""
 
 
 class _Weighed(NamedTuple):
@@ -54,6 +57,7 @@ class Admission(BaseAdmission):
         metrics: Metrics,
         shadow: bool,
         key_version: int,
+        marked: Collection[str] = (),
     ) -> None:
         """Hold the parts.
 
@@ -69,6 +73,10 @@ class Admission(BaseAdmission):
             metrics: instruments of this server.
             shadow: nothing is enforced for anyone.
             key_version: version of the tenants' transform keys.
+            marked: tenants whose answers carry their mark; `ALL` is everyone.
+
+        Raises:
+            GuardError: the guard cannot mark.
         """
         super().__init__(
             booth=booth, plans=plans, grants=grants, spent=spent, clock=clock, shadow=shadow
@@ -80,8 +88,16 @@ class Admission(BaseAdmission):
         self._rng = rng
         self._metrics = metrics
         self._key_version = key_version
+        self._marked = frozenset(marked)
+        if self._marked:
+            guard.marker  # noqa: B018 - fails now rather than at a request
         # What clients get in shadow mode is what profile `none` gives them.
         self._unguarded = Guard(profiles.NONE, guard.calibration, secret=bytes(32))
+
+    def stamp(self, account: Account) -> str:
+        """Return profile and version, and whether answers carry a mark."""
+        marked = self._is_marked(account) and not self._shadow
+        return f"{self.version}+mark" if marked else self.version
 
     def ladder(self, account: Account) -> Ladder:
         """Return the ladder of an account."""
@@ -160,7 +176,7 @@ class Admission(BaseAdmission):
             rng=self._rng,
             identities=Identities(items, key),
             dimensions=asks[0].dimensions,
-            terms=_terms(case, kept),
+            terms=replace(_terms(case, kept), marked=self._is_marked(case.account)),
         )
         return _Weighed(verdict, answer, time.perf_counter() - started)
 
@@ -173,8 +189,13 @@ class Admission(BaseAdmission):
         clean, dimensions = _stack([ask.embeddings for ask in asks]), asks[0].dimensions
         if self._shadow:
             return self._unguarded.view(clean, key=bytes(32), dimensions=dimensions)
-        key = self.guard.tenant_key(asks[0].account.tenant, version=self._key_version)
-        return self.guard.view(clean, key=key, dimensions=dimensions)
+        account = asks[0].account
+        key = self.guard.tenant_key(account.tenant, version=self._key_version)
+        marked = self._is_marked(account)
+        return self.guard.view(clean, key=key, dimensions=dimensions, marked=marked)
+
+    def _is_marked(self, account: Account) -> bool:
+        return not self._marked.isdisjoint((account.tenant, ALL))
 
 
 def identity(item: Any, key: bytes) -> bytes:

@@ -91,6 +91,10 @@ class BaseAdmission(ABC):
         self._clock = clock
         self._shadow = shadow
 
+    def stamp(self, account: Account) -> str:  # noqa: ARG002 - most decide alike about all
+        """Return what decides about an account, for its records."""
+        return self.version
+
     @abstractmethod
     def ladder(self, account: Account) -> Priced:
         """Return what challenges to an account are bound to."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from typing import Final, Literal
 
@@ -106,6 +106,7 @@ def make_service(
     shadow: bool = False,
     on_ledger_failure: Literal["closed", "open"] = "closed",
     key_version: int = 1,
+    marked: Collection[str] = (),
     windows: Windows | None = None,
     window_since: float = 0.0,
     plans: Mapping[str, Plan] | None = None,
@@ -128,6 +129,7 @@ def make_service(
         shadow: enforce nothing for anyone.
         on_ledger_failure: see `Service`.
         key_version: version of the tenants' transform keys.
+        marked: tenants whose answers carry their mark.
         windows: when pools forget; None never.
         window_since: start of the first window.
         plans: the operator's.
@@ -140,6 +142,7 @@ def make_service(
 
     Raises:
         ConfigurationError: the default plan is not written.
+        GuardError: tenants are marked whom the guard cannot mark.
     """
     # Of one model: two deployments may share a master key, and not their store of used proofs.
     issuer = Issuer(keys.derive(secret, "challenges", encoder.name), entropy=os.urandom)
@@ -166,6 +169,7 @@ def make_service(
         metrics=metrics,
         shadow=shadow,
         key_version=key_version,
+        marked=marked,
     )
     return Guarded(
         Embedder(encoder, metrics),

@@ -101,6 +101,7 @@ def embeddings_line(
         shadow=settings.shadow,
         on_ledger_failure=settings.on_ledger_failure,
         key_version=settings.key_version,
+        marked=settings.marked,
         windows=windows(settings.window, settings.carry_over),
         window_since=window_since,
         plans=settings.plans,

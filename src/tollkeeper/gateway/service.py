@@ -286,7 +286,7 @@ class Service:
             charge=0.0,
             coverage=0.0,
             noise_scale=0.0,
-            profile=self.admission.version,
+            profile=self.admission.stamp(account),
         )
 
     def _submission(self, work: Work) -> Submission:

@@ -76,6 +76,7 @@ class Settings(BaseSettings):
     calibration: Path | None = None
     accept_new_guard: bool = False
     key_version: int = Field(default=1, ge=1)
+    marked: tuple[str, ...] = ()
     shadow: bool = False
     refuse_at_ceiling: bool = True
     window: Annotated[Literal["month"] | float | None, BeforeValidator(_window)] = None

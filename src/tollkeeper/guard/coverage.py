@@ -19,9 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tollkeeper.errors import GuardError
+from tollkeeper.guard.calibration import Calibration
+from tollkeeper.guard.keys import derive
 from tollkeeper.guard.landmarks import Landmarks
 from tollkeeper.guard.layout import Layout
 from tollkeeper.guard.planes import ROUNDING, Planes, Sides
+from tollkeeper.guard.profiles import Profile
 from tollkeeper.types import Embeddings, Sketch
 
 _FACTORS = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], np.uint64)
@@ -211,3 +214,20 @@ class Coverage:
 def _norms(rows: Embeddings) -> NDArray[np.float32]:
     norms: NDArray[np.float32] = np.sqrt(np.einsum("ij,ij->i", rows, rows))
     return norms
+
+
+def drawn(profile: Profile, calibration: Calibration, key: bytes) -> Coverage:
+    """Draw a profile's secret hyperplanes and landmarks.
+
+    Raises:
+        CalibrationError: the sample is too small for the landmarks.
+    """
+    planes = profile.planes.draw(
+        key, calibration, profile.tables * profile.bits, centered=profile.centered
+    )
+    landmarks = None
+    if profile.landmarks:
+        margins = np.empty((len(calibration.sample), profile.tables * profile.bits), np.float32)
+        planes(calibration.sample, out=margins)
+        landmarks = Landmarks.choose(derive(key, "landmarks"), margins, profile.landmarks)
+    return Coverage(planes, profile.tables, profile.bits, landmarks, profile.samples)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from tollkeeper.errors import GuardError
 from tollkeeper.guard.calibration import Calibration
-from tollkeeper.guard.coverage import Coverage, Visit
+from tollkeeper.guard.coverage import Visit, drawn
 from tollkeeper.guard.keys import derive
-from tollkeeper.guard.landmarks import Landmarks
+from tollkeeper.guard.mark import Marker
 from tollkeeper.guard.profiles import Profile
 from tollkeeper.guard.scaling import norms_of, with_norms
 from tollkeeper.guard.terms import Terms
@@ -56,9 +56,7 @@ class Guard:
         self.calibration = calibration
         self.version = f"{profile.name}/{profile.version}"
         self._secret = secret
-        self._coverage = _coverage(
-            profile, calibration, derive(secret, "hyperplanes", self.version)
-        )
+        self._coverage = drawn(profile, calibration, derive(secret, "hyperplanes", self.version))
         self.sketch_bytes = self._coverage.sketch_bytes
         # A cache of a pure function: derived secrets are never stored elsewhere.
         size = self._derive_transform(bytes(32), calibration.dim).nbytes
@@ -84,6 +82,11 @@ class Guard:
         sized = (self.sketch_bytes,) if self.profile.samples else ()
         parts = (self.version, calibration, *sized)
         return derive(self._secret, "fingerprint", *parts, length=8).hex()
+
+    @property
+    def commitment(self) -> str:
+        """Return 64 hex digits that bind the owner to all tenants' keys and tell none of them."""
+        return derive(self._secret, "commitment", self.version).hex()
 
     def out_dim(self, dimensions: int | None = None) -> int:
         """Return the width d' of answers, which some transforms change.
@@ -146,14 +149,23 @@ class Guard:
         return self._coverage.mark(sketch, places)
 
     def view(
-        self, embeddings: Embeddings, *, key: bytes, dimensions: int | None = None
+        self,
+        embeddings: Embeddings,
+        *,
+        key: bytes,
+        dimensions: int | None = None,
+        marked: bool = False,
     ) -> Embeddings:
-        """Return (n, d') what a tenant sees of embeddings below the knee: its transform alone.
+        """Return (n, d') what a tenant sees of embeddings below the knee.
+
+        That is its transform alone, and its mark if it is marked.
 
         Raises:
-            GuardError: an argument does not fit this guard.
+            GuardError: an argument does not fit this guard, or it cannot mark.
         """
         clean, width = self._checked(embeddings), self._checked_width(dimensions)
+        if marked:
+            clean = self.marker.apply(clean, clean, key=key)
         if width < self.calibration.dim:
             clean = with_norms(clean[:, :width], 1.0)
         return self._transform(key, width)(clean)
@@ -161,6 +173,15 @@ class Guard:
     def tenant_key(self, tenant: str, *, version: int = 1) -> bytes:
         """Return the 32-byte key of a tenant; a new version is a new space and new noise."""
         return derive(self._secret, "tenant", tenant, version)
+
+    @functools.cached_property
+    def marker(self) -> Marker:
+        """What marks answers; derived when first needed, for no tenant is marked by default.
+
+        Raises:
+            GuardError: embeddings are too narrow, or the calibration has too small a sample.
+        """
+        return self.profile.mark.of(self.calibration, self._secret, self.version)
 
     def admit(
         self,
@@ -245,11 +266,14 @@ class Guard:
         if not terms.granted and coverage - terms.forgiven > self.profile.price.free_until:
             prices = self.profile.price(np.maximum(visit.fractions - terms.forgiven, 0.0))
         transform = self._transform(key, width)
+        marker = self.marker if terms.marked else None
 
         def answer() -> Embeddings:
             made = clean
             if prices.any():
                 made = self._noisy(clean, prices, key=key, identities=identities, rng=rng)
+            if marker is not None:
+                made = marker.apply(made, clean, key=key)
             if width < self.calibration.dim:
                 made = with_norms(made[:, :width], 1.0)
             return transform(made)
@@ -370,16 +394,3 @@ def _is_over(visit: Visit, ceiling: float | None) -> bool:
     refusing it would tell by its size how far the ceiling is.
     """
     return ceiling is not None and visit.before >= ceiling and bool(visit.opened.any())
-
-
-def _coverage(profile: Profile, calibration: Calibration, key: bytes) -> Coverage:
-    """Draw the secret hyperplanes and landmarks."""
-    planes = profile.planes.draw(
-        key, calibration, profile.tables * profile.bits, centered=profile.centered
-    )
-    landmarks = None
-    if profile.landmarks:
-        margins = np.empty((len(calibration.sample), profile.tables * profile.bits), np.float32)
-        planes(calibration.sample, out=margins)
-        landmarks = Landmarks.choose(derive(key, "landmarks"), margins, profile.landmarks)
-    return Coverage(planes, profile.tables, profile.bits, landmarks, profile.samples)

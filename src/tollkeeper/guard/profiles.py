@@ -6,12 +6,13 @@ Where no run chose a constant, its comment says what it rests on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.guard.field import Field
 from tollkeeper.guard.layout import Layout
+from tollkeeper.guard.mark import Mark
 from tollkeeper.guard.noise import Fresh, Keyed, Noise
 from tollkeeper.guard.orthogonal import Orthogonal
 from tollkeeper.guard.planes import Gaussian, PlaneFamily, Rotated
@@ -39,6 +40,7 @@ class Profile:
         keeps_norm: noisy answers get the clean embedding's norm, which would otherwise
             tell the noise scale.
         transform: family of per-tenant transforms.
+        mark: how answers to tenants that are marked tell whose they are; nobody is by default.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Profile:
     landmarks: int = 0
     ceiling: float | None = None
     samples: int = 0
+    mark: Mark = field(default_factory=Mark)
 
     def with_knee(self, knee: float | None) -> Profile:
         """Return this profile with the knee of a calibration; itself where there is none to set.

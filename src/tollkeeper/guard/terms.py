@@ -16,9 +16,11 @@ class Terms:
         ceiling: coverage from which on nothing new is answered; None never refuses.
         spared: what of the sketch does not count; see `Layout.signal`.
         granted: whether what is asked now does not count either, and costs nothing.
+        marked: whether answers carry the tenant's mark.
     """
 
     forgiven: float = 0.0
     ceiling: float | None = None
     spared: Sketch | None = None
     granted: bool = False
+    marked: bool = False

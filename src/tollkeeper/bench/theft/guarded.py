@@ -6,7 +6,7 @@ for each input before the answer leaves; nothing is computed beforehand.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Self
 
 import numpy as np
@@ -44,6 +44,7 @@ class GuardedVictim:
         secret: bytes,
         clock: Callable[[], float],
         rng: np.random.Generator,
+        marked: Collection[str] = (),
     ) -> None:
         """Open the service; no account has asked anything yet.
 
@@ -54,16 +55,23 @@ class GuardedVictim:
             secret: at least 16 bytes; another one is another deployment.
             clock: seconds, for the ledger's records.
             rng: fresh noise, for profiles that use it.
+            marked: accounts whose answers carry their mark; `*` is all.
 
         Raises:
-            GuardError: the secret is too short.
+            GuardError: the secret is too short, or the calibration does not do for marks.
         """
         self.profile = profile
         self.calibration = calibration
         self._guard = Guard(profile, calibration, secret=secret)
         self._ledger = MemoryLedger()
         self._service = make_service(
-            encoder, self._guard, self._ledger, clock=clock, rng=rng, metrics=Metrics()
+            encoder,
+            self._guard,
+            self._ledger,
+            clock=clock,
+            rng=rng,
+            metrics=Metrics(),
+            marked=marked,
         )
 
     def __enter__(self) -> Self:

@@ -1,0 +1,179 @@
+"""A served mark: from a copy one can tell which tenant's answers it was trained on.
+
+A marked tenant's embeddings are displaced by a small secret function of the clean embedding,
+before its transform:
+
+    m(x) = s (|Q (x - mean) / std| - c) G
+
+with a secret rotation Q of the tenant, of which k coordinates are folded at zero, and secret
+directions G of the deployment. Folds are not linear, so no change of basis undoes them, and a
+network learns them with the rest of the embedding. G lies mostly along directions in which
+embeddings differ least: there a displacement that hardly moves any neighbor is large beside what
+the embedding itself says, and beside what a copy gets wrong. The size s is chosen on the
+calibration's sample, so that distances to neighbors keep their order.
+
+Sources: ours. That a global linear mark cannot be told from an honest change of basis is the
+lesson of linear transformation watermarks of text services ("WET", ACL 2025); hence folds.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tollkeeper.errors import GuardError
+from tollkeeper.guard import draws
+from tollkeeper.guard.calibration import Calibration
+from tollkeeper.guard.keys import derive
+from tollkeeper.guard.orthogonal import Orthogonal, OrthogonalMap
+from tollkeeper.guard.scaling import norms_of, with_norms
+from tollkeeper.types import Embeddings
+
+LEAST_WIDTH = 16
+"""Below it, rotations do not mix all coordinates, and there are few of them."""
+
+_LEAST_SAMPLE = 32
+_NEIGHBORS = 10
+_STEPS = 16
+_MEMO = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The constants of a mark.
+
+    Attributes:
+        folds: k, coordinates that are folded; no more than the width.
+        floor: variance, relative to the mean over directions, from which on a direction carries
+            less of the mark: half of it there, and the less the more it varies.
+        stretch: root mean square of the relative change in squared distance between neighbors in
+            the calibration's sample; sets the size of the mark.
+        most: largest size, relative to what embeddings vary in a direction below the floor.
+        cap: folded coordinates beyond so many standard deviations count as this.
+    """
+
+    folds: int = 64
+    floor: float = 0.01
+    stretch: float = 6e-5
+    most: float = 0.3
+    cap: float = 3.0
+
+    def of(self, calibration: Calibration, secret: bytes, version: str) -> Marker:
+        """Derive the deployment's part.
+
+        Args:
+            calibration: of the encoder; its sample shows where embeddings differ.
+            secret: of the deployment.
+            version: of the profile; another one has other marks.
+
+        Raises:
+            GuardError: the width or the sample is too small.
+        """
+        dim, count = calibration.dim, len(calibration.sample)
+        if dim < LEAST_WIDTH or count < _LEAST_SAMPLE:
+            raise GuardError(
+                f"expected embeddings of at least {LEAST_WIDTH} numbers and a calibration sample "
+                f"of at least {_LEAST_SAMPLE} to mark tenants, got {dim} and {count}; calibrate "
+                "on a sample, or mark nobody"
+            )
+        folds = min(self.folds, dim)
+        whole = _directions(
+            calibration, folds, self.floor, derive(secret, "mark-directions", version)
+        )
+        probe = Marker(calibration, self.cap, whole, version)
+        found = _stretch(
+            calibration.sample, probe(calibration.sample, key=derive(secret, "mark-size", version))
+        )
+        size = self.most if found == 0 else min(self.most, self.stretch / found)
+        return replace(probe, directions=(whole * _rounded(size)).astype(np.float32))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Marker:
+    """Marks the tenants of one deployment.
+
+    Attributes:
+        calibration: of the encoder.
+        cap: see `Mark`.
+        directions: G with its size, (k, d) float32.
+        version: of the profile.
+    """
+
+    calibration: Calibration
+    cap: float
+    directions: NDArray[np.float32]
+    version: str
+
+    def folds(self, clean: Embeddings, *, key: bytes) -> Embeddings:
+        """Return (n, k) folded coordinates; a row depends on a tenant's key and itself alone."""
+        scale = np.float32(1 / self.calibration.feature_std)
+        centered = (clean - self.calibration.mean) * scale
+        turned = _rotation(key, self.version, self.calibration.dim)(centered)
+        turned = turned[:, : len(self.directions)]
+        folded: Embeddings = np.minimum(np.abs(turned), np.float32(self.cap))
+        folded -= np.float32(_MEAN_FOLD)
+        return folded
+
+    def __call__(self, clean: Embeddings, *, key: bytes) -> Embeddings:
+        """Return (n, d) displacements of (n, d) clean embeddings."""
+        # A product of fixed shape for each row, so its bytes do not depend on the batch.
+        moved: Embeddings = np.matmul(self.folds(clean, key=key)[:, None, :], self.directions)
+        return moved[:, 0, :]
+
+    def apply(self, answers: Embeddings, clean: Embeddings, *, key: bytes) -> Embeddings:
+        """Return (n, d) answers displaced as their clean embeddings say, of unchanged norms."""
+        return with_norms(answers + self(clean, key=key), norms_of(answers))
+
+
+_MEAN_FOLD = math.sqrt(2 / math.pi)
+"""Mean size of a standard normal number: what a fold adds to every embedding is taken away."""
+
+
+def _directions(
+    calibration: Calibration, folds: int, floor: float, key: bytes
+) -> NDArray[np.float64]:
+    """Return (k, d) directions: random sums of the sample's arms, damped where these are long.
+
+    Folds of variance 1 displace along an eigenvector of the sample's covariance, of variance v,
+    by about sqrt(v) f / (f + v), where f is the floor.
+    """
+    arms = calibration.sample.astype(np.float64) - calibration.mean
+    count = len(arms)
+    floor *= float(np.square(arms).sum()) / arms.size
+    # A (A'A/m + f)^-1 = (AA'/m + f)^-1 A, which is the smaller system where m < d.
+    damped = np.linalg.solve(arms @ arms.T / count + floor * np.eye(count), floor * arms)
+    signs = np.unpackbits(draws.integers(key, -(-folds * count // 8), bits=8), count=folds * count)
+    mixed: NDArray[np.float64] = (1.0 - 2.0 * signs.reshape(folds, count)) @ damped
+    spread = math.sqrt(1 - 2 / math.pi)  # standard deviation of a fold
+    return mixed / (math.sqrt(count * folds) * spread)
+
+
+def _stretch(rows: Embeddings, moved: Embeddings) -> float:
+    """Return how much squared distances to neighbors change for displacements of (m, d) rows."""
+    before = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    after = rows + moved
+    after /= np.linalg.norm(after, axis=1, keepdims=True)
+    one, other = (1 - wide @ wide.T for wide in (before.astype(float), after.astype(float)))
+    np.fill_diagonal(one, np.inf)
+    near = np.argsort(one, axis=1, kind="stable")[:, :_NEIGHBORS]
+    one, other = np.take_along_axis(one, near, 1), np.take_along_axis(other, near, 1)
+    change = other / np.maximum(one, np.finfo(np.float32).eps) - 1
+    # What all neighbors of a row share does not change their order.
+    change -= change.mean(axis=1, keepdims=True)
+    return math.sqrt(float(np.square(change).mean()))
+
+
+def _rounded(size: float) -> float:
+    """Return a size with 4 binary digits, alike on machines that round products differently."""
+    mantissa, exponent = math.frexp(size)
+    return math.ldexp(math.floor(mantissa * _STEPS) / _STEPS, exponent)
+
+
+@functools.lru_cache(maxsize=_MEMO)
+def _rotation(key: bytes, version: str, dim: int) -> OrthogonalMap:
+    """Return a tenant's rotation; a cache of a pure function."""
+    return Orthogonal().for_tenant(derive(key, "mark", version), dim)
