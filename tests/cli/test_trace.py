@@ -55,7 +55,7 @@ embed.dim = {DIM}
 def case(
     tmp_path: Path, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, Any]:
-    """Make a deployment of three marked tenants, and a permuted copy of the answers to one."""
+    """Make a deployment of three marked tenants, and a mixed copy of the answers to one."""
     name = f"traced_{tmp_path.name}"
     (tmp_path / f"{name}_victim.py").write_text(VICTIM)
     (tmp_path / f"{name}_thief.py").write_text(THIEF)
@@ -77,7 +77,7 @@ def case(
     guard = make_guard(settings, stores.master, encoder)
     stores.store.close()
     served = guard.view(encoder.embed(TEXTS), key=guard.tenant_key("bob"), marked=True)
-    turned = served[:, ::-1].tolist()
+    turned = (served @ np.random.default_rng(1).standard_normal((DIM, DIM))).tolist()
     (tmp_path / "rows.json").write_text(json.dumps(dict(zip(TEXTS, turned, strict=True))))
     return {
         "suspect": f"python:{name}_thief:embed",
@@ -95,7 +95,7 @@ def trace(cli: Callable[..., Any], case: dict[str, Any], *more: object, who: str
 
 
 def test_the_leaking_tenant_is_named(cli: Callable[..., Any], case: dict[str, Any]) -> None:
-    """A permuted copy names the tenant by the mark, in JSON and in a sentence."""
+    """A mixed copy names the tenant by the mark, in JSON and in a sentence."""
     made = json.loads(trace(cli, case, "--json").out)
     assert made["verdict"] == "derived"
     assert made["tenants"] == ["bob"]

@@ -67,7 +67,7 @@ def test_nothing_changes_for_tenants_without_a_mark() -> None:
     assert not Terms().marked
     digest = hashlib.sha256(admit(GUARD, ROWS, 1).tobytes()).hexdigest()[:16]
     plain = Guard(
-        dataclasses.replace(profiles.CHEAPEST, mark=Mark(folds=8, stretch=0.5)),
+        dataclasses.replace(profiles.CHEAPEST, mark=Mark(folds=8, exchanged=0.01)),
         CALIBRATION,
         secret=SECRET,
     )
@@ -149,8 +149,8 @@ def test_sizes_do_not_hang_on_the_last_bit() -> None:
     np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-7)
 
 
-def test_a_constant_fold_has_no_size() -> None:
-    """A stretch of nothing leaves the largest size, and zero embeddings stay zero."""
+def test_zeros_stay_zeros() -> None:
+    """Embeddings of zeros have no norm to keep, and stay zeros."""
     marker: Marker = Mark().of(CALIBRATION, SECRET, "a/1")
     zeros = np.zeros((2, DIM), np.float32)
     assert not marker.apply(zeros, zeros, key=KEY).any()

@@ -38,6 +38,8 @@ LEAST_WIDTH = 16
 
 _LEAST_SAMPLE = 32
 _NEIGHBORS = 10
+_COUNTED = 0.01
+_HALVINGS = 10
 _STEPS = 16
 _MEMO = 1024
 
@@ -50,15 +52,15 @@ class Mark:
         folds: k, coordinates that are folded; no more than the width.
         floor: variance, relative to the mean over directions, from which on a direction carries
             less of the mark: half of it there, and the less the more it varies.
-        stretch: root mean square of the relative change in squared distance between neighbors in
-            the calibration's sample; sets the size of the mark.
+        exchanged: share of the ten nearest neighbors in the calibration's sample that others
+            take the place of; sets the size of the mark.
         most: largest size, relative to what embeddings vary in a direction below the floor.
         cap: folded coordinates beyond so many standard deviations count as this.
     """
 
     folds: int = 64
     floor: float = 0.01
-    stretch: float = 6e-5
+    exchanged: float = 4e-4
     most: float = 0.3
     cap: float = 3.0
 
@@ -84,11 +86,9 @@ class Mark:
         whole = _directions(
             calibration, folds, self.floor, derive(secret, "mark-directions", version)
         )
-        probe = Marker(calibration, self.cap, whole, version)
-        found = _stretch(
-            calibration.sample, probe(calibration.sample, key=derive(secret, "mark-size", version))
-        )
-        size = self.most if found == 0 else min(self.most, self.stretch / found)
+        probe = Marker(calibration, self.cap, whole.astype(np.float32), version)
+        moved = probe(calibration.sample, key=derive(secret, "mark-size", version))
+        size = min(self.most, _size(calibration.sample, moved, self.exchanged))
         return replace(probe, directions=(whole * _rounded(size)).astype(np.float32))
 
 
@@ -152,19 +152,29 @@ def _directions(
     return mixed / (math.sqrt(count * folds) * spread)
 
 
-def _stretch(rows: Embeddings, moved: Embeddings) -> float:
-    """Return how much squared distances to neighbors change for displacements of (m, d) rows."""
-    before = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    after = rows + moved
-    after /= np.linalg.norm(after, axis=1, keepdims=True)
-    one, other = (1 - wide @ wide.T for wide in (before.astype(float), after.astype(float)))
-    np.fill_diagonal(one, np.inf)
-    near = np.argsort(one, axis=1, kind="stable")[:, :_NEIGHBORS]
-    one, other = np.take_along_axis(one, near, 1), np.take_along_axis(other, near, 1)
-    change = other / np.maximum(one, np.finfo(np.float32).eps) - 1
-    # What all neighbors of a row share does not change their order.
-    change -= change.mean(axis=1, keepdims=True)
-    return math.sqrt(float(np.square(change).mean()))
+def _size(rows: Embeddings, moved: Embeddings, exchanged: float) -> float:
+    """Return the size of (m, d) displacements at which a share of neighbors is exchanged.
+
+    So few exchanges cannot be counted in a sample, so the size at which a hundredth is exchanged
+    is found first; below it the share falls with the size.
+    """
+    near = _nearest(rows)
+    low, high = 0.0, 1.0
+    for _ in range(_HALVINGS):
+        size = (low + high) / 2
+        found = _nearest(rows + np.float32(size) * moved)
+        kept = (near[:, :, None] == found[:, None, :]).any(axis=2).mean()
+        low, high = (size, high) if 1 - kept < _COUNTED else (low, size)
+    return high * exchanged / _COUNTED
+
+
+def _nearest(rows: Embeddings) -> NDArray[np.intp]:
+    """Return each of (m, d) rows' ten nearest others by cosine, (m, 10)."""
+    wide = rows.astype(np.float64)
+    wide /= np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    cosines = wide @ wide.T
+    np.fill_diagonal(cosines, -np.inf)
+    return np.argpartition(-cosines, _NEIGHBORS, axis=1)[:, :_NEIGHBORS]
 
 
 def _rounded(size: float) -> float:

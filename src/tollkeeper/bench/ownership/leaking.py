@@ -79,7 +79,8 @@ class Averaged:
             _design(one.embed(inputs)) @ slopes
             for one, slopes in zip(self._accounts, self._maps, strict=True)
         ]
-        return np.mean(parts, axis=0).astype(np.float32)
+        joined: Embeddings = np.mean(parts, axis=0).astype(np.float32)
+        return joined
 
 
 def copy_of(
