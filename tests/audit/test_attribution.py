@@ -164,10 +164,10 @@ def test_the_ownership_result_is_of_the_first_finding() -> None:
     """The p-value is corrected for all tenants and statistics; details hold them all."""
     result = TenantTrace().run(Copy(served("ada")), evidence(), rng=np.random.default_rng(0))
     assert result.null == "key"
-    assert result.p_value == 6 / 200
+    assert result.p_value == 9 / 200
     assert len(result.null_distribution) == 199
     assert "tenant ada" in result.alternative
-    assert len(result.details) == 18
+    assert len(result.details) == 27
 
 
 def test_repeats_are_equal() -> None:
@@ -185,7 +185,7 @@ def _changed(**changes: Any) -> TenantEvidence:
     ("suspect", "given", "told"),
     [
         (served("ada"), _changed(tenants={}), "at least one tenant"),
-        (served("ada"), _changed(decoys=99), "at least 119 decoys"),
+        (served("ada"), _changed(decoys=99), "at least 179 decoys"),
         (served("ada"), _changed(inputs=["same"] * PROBES), "are there twice"),
         (served("ada"), _changed(clean=CLEAN[:-1]), "expected clean embeddings of 400"),
         (served("ada") * np.nan, evidence(), "NaN"),

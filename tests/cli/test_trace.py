@@ -100,7 +100,7 @@ def test_the_leaking_tenant_is_named(cli: Callable[..., Any], case: dict[str, An
     assert made["verdict"] == "derived"
     assert made["tenants"] == ["bob"]
     assert made["commitment"] == case["commitment"]
-    assert len(made["findings"]) == 6
+    assert len(made["findings"]) == 9
     told = trace(cli, case, "--commitment", case["commitment"])
     assert told.status == 0
     assert "derived: made from answers to bob; an innocent tenant is named in at most 0.05" in (
@@ -120,7 +120,7 @@ def test_the_victim_itself_is_inconclusive(cli: Callable[..., Any], case: dict[s
     [
         (("--commitment", "00" * 32), "expected the keys of commitment 0000"),
         (("--tenant", "nobody"), "there is no tenant 'nobody'"),
-        (("--alpha", "0.001"), "expected at least 5999 decoys"),
+        (("--alpha", "0.001"), "expected at least 8999 decoys"),
     ],
     ids=["other keys", "unknown tenant", "too few decoys"],
 )

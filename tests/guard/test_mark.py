@@ -112,16 +112,29 @@ def test_most_of_a_mark_is_where_embeddings_differ_little() -> None:
     assert relative.max() <= Mark().most * 1.5
 
 
-def test_noise_and_mark_are_both_there() -> None:
-    """Above the knee a marked answer differs from the unmarked one by the mark alone."""
+def test_a_share_of_noise_is_the_tenants_own() -> None:
+    """Above the knee tenants' answers differ by marks of a quarter of the noise's variance."""
     unmoved = Guard(
         dataclasses.replace(profiles.CHEAPEST, transform=Unchanged()), CALIBRATION, secret=SECRET
     )
-    plain = admit(unmoved, ROWS, 1)
-    found = admit(unmoved, ROWS, 1, terms=MARKED) - plain
-    expected = unmoved.marker.apply(plain, ROWS, key=KEY) - plain
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert np.abs(found).max() > 1e-5
+    rows = inputs(5, 800)
+    plain = admit(unmoved, rows, 1) - rows
+    one, other = (admit(unmoved, rows, 1, key=key, terms=MARKED) - rows for key in (KEY, OTHER))
+    noise = np.square(plain).mean()
+    # Norms are put back, which takes the radial part of noise and mark away.
+    assert np.square(one).mean() == pytest.approx(noise, rel=0.25)
+    assert np.square(one - other).mean() > 0.2 * noise
+
+
+def test_paid_marks_scale_with_the_noise() -> None:
+    """A displacement at noise of 1 has a quarter of its variance; none is paid without noise."""
+    rows, marker = inputs(6, 800), GUARD.marker
+    free = marker(rows, key=KEY)
+    for scale in (0.5, 1.0):
+        paid = marker(rows, key=KEY, noise=np.full(len(rows), scale)) - free
+        size = np.sqrt(np.square(paid).mean()) / CALIBRATION.feature_std
+        assert size == pytest.approx(0.5 * scale, rel=0.2)
+    assert np.array_equal(marker(rows, key=KEY, noise=np.zeros(len(rows))), free)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ Two statistics are ranked. `coordinates`: how well each number of the suspect's 
 by one of those that the tenant was served, whatever its place, sign, scale and offset; strong, and
 lost once numbers are mixed. `mark`: how much of
 the tenant's folds is in what no affine map of the clean embeddings explains; it is the same for
-every invertible affine map of the suspect's outputs.
+every invertible affine map of the suspect's outputs. `paid_mark`: the same of the part that is in
+noise, of 1 where noise is one feature standard deviation.
 
 Sources: ours; exact nulls of decoy keys after section 5.5 of the method spec.
 """
@@ -33,7 +34,7 @@ from tollkeeper.types import Batch, Embeddings
 
 DECOYS: Final = 9999
 
-Statistic = Literal["coordinates", "mark"]
+Statistic = Literal["coordinates", "mark", "paid_mark"]
 
 _FLAT = 1e-10
 """Residual directions whose variance is below this share of the largest are rounding."""
@@ -71,7 +72,8 @@ class TenantEvidence:
         tenants: whom the copy may come from, by name.
         decoy: view of the key of a number, a key that was never issued; it is marked where any
             tenant is.
-        directions: (k, d) along which folds displace embeddings; None where nobody is marked.
+        directions: (k, d) along which folds displace embeddings, below the knee and in noise;
+            none where nobody is marked.
         decoys: how many; the least p-value is 1 / (decoys + 1) before correction.
         alpha: at which a tenant is named, after correction.
     """
@@ -80,7 +82,7 @@ class TenantEvidence:
     clean: Embeddings
     tenants: Mapping[str, KeyedView]
     decoy: Callable[[int], KeyedView]
-    directions: NDArray[np.float32] | None = None
+    directions: Mapping[Statistic, NDArray[np.float32]] = field(default_factory=dict)
     decoys: int = DECOYS
     alpha: float = gates.ALPHA
 
@@ -268,11 +270,14 @@ class _Mark:
     tr(F' E C^-1 B' G'); an affine map of the suspect's outputs cancels in it.
     """
 
-    name: Statistic = "mark"
-
     def __init__(
-        self, rows: Embeddings, clean: Embeddings, directions: NDArray[np.float32]
+        self,
+        name: Statistic,
+        rows: Embeddings,
+        clean: Embeddings,
+        directions: NDArray[np.float32],
     ) -> None:
+        self.name = name
         wide = clean.astype(np.float64)
         self._basis = _basis(wide)
         centered = wide - wide.mean(axis=0)
@@ -318,10 +323,12 @@ def _tests(suspect: Encoder, evidence: TenantEvidence) -> list[_Coordinates | _M
     gates.check_embeddings(rows, rows=len(evidence.clean), width=suspect.dim, who=suspect.name)
     tests: list[_Coordinates | _Mark] = [_Coordinates(rows)]
     marked = any(view.folds is not None for view in evidence.tenants.values())
-    if marked and evidence.directions is not None:
+    if marked:
         least = 2 * (evidence.clean.shape[1] + suspect.dim)
         gates.check_samples(len(rows), least=least, what="probes, for marks at these widths,")
-        tests.append(_Mark(rows, evidence.clean, evidence.directions))
+        tests += [
+            _Mark(name, rows, evidence.clean, some) for name, some in evidence.directions.items()
+        ]
     _check_decoys(evidence, sum(len(one.tenants(evidence)) for one in tests))
     return tests
 

@@ -12,6 +12,10 @@ embeddings differ least: there a displacement that hardly moves any neighbor is 
 the embedding itself says, and beside what a copy gets wrong. The size s is chosen on the
 calibration's sample, so that distances to neighbors keep their order.
 
+Where answers carry noise, a share of its variance is a second sum of the same folds, along all
+directions in which embeddings differ: an account that pays gets as much noise as without a mark,
+and in it far more of a mark than neighbors would leave unnoticed below the knee.
+
 Sources: ours. That a global linear mark cannot be told from an honest change of basis is the
 lesson of linear transformation watermarks of text services ("WET", ACL 2025); hence folds.
 """
@@ -40,6 +44,8 @@ _LEAST_SAMPLE = 32
 _NEIGHBORS = 10
 _COUNTED = 0.01
 _HALVINGS = 10
+_EVERYWHERE = 1e9
+"""A floor that no direction reaches."""
 _STEPS = 16
 _MEMO = 1024
 
@@ -56,6 +62,7 @@ class Mark:
             take the place of; sets the size of the mark.
         most: largest size, relative to what embeddings vary in a direction below the floor.
         cap: folded coordinates beyond so many standard deviations count as this.
+        share: of the noise's variance, in answers that carry noise, that is the tenant's own.
     """
 
     folds: int = 64
@@ -63,6 +70,7 @@ class Mark:
     exchanged: float = 4e-4
     most: float = 0.3
     cap: float = 3.0
+    share: float = 0.25
 
     def of(self, calibration: Calibration, secret: bytes, version: str) -> Marker:
         """Derive the deployment's part.
@@ -86,7 +94,16 @@ class Mark:
         whole = _directions(
             calibration, folds, self.floor, derive(secret, "mark-directions", version)
         )
-        probe = Marker(calibration, self.cap, whole.astype(np.float32), version)
+        key = derive(secret, "mark-surcharge", version)
+        paid = _directions(calibration, folds, _EVERYWHERE, key) * math.sqrt(self.share)
+        probe = Marker(
+            calibration,
+            self.cap,
+            self.share,
+            whole.astype(np.float32),
+            paid.astype(np.float32),
+            version,
+        )
         moved = probe(calibration.sample, key=derive(secret, "mark-size", version))
         size = min(self.most, _size(calibration.sample, moved, self.exchanged))
         return replace(probe, directions=(whole * _rounded(size)).astype(np.float32))
@@ -99,13 +116,17 @@ class Marker:
     Attributes:
         calibration: of the encoder.
         cap: see `Mark`.
+        share: see `Mark`.
         directions: G with its size, (k, d) float32.
+        paid: the same of noise of one feature standard deviation.
         version: of the profile.
     """
 
     calibration: Calibration
     cap: float
+    share: float
     directions: NDArray[np.float32]
+    paid: NDArray[np.float32]
     version: str
 
     def folds(self, clean: Embeddings, *, key: bytes) -> Embeddings:
@@ -118,15 +139,35 @@ class Marker:
         folded -= np.float32(_MEAN_FOLD)
         return folded
 
-    def __call__(self, clean: Embeddings, *, key: bytes) -> Embeddings:
-        """Return (n, d) displacements of (n, d) clean embeddings."""
-        # A product of fixed shape for each row, so its bytes do not depend on the batch.
-        moved: Embeddings = np.matmul(self.folds(clean, key=key)[:, None, :], self.directions)
-        return moved[:, 0, :]
+    def __call__(
+        self, clean: Embeddings, *, key: bytes, noise: NDArray[np.float64] | None = None
+    ) -> Embeddings:
+        """Return (n, d) displacements of (n, d) clean embeddings.
 
-    def apply(self, answers: Embeddings, clean: Embeddings, *, key: bytes) -> Embeddings:
+        Args:
+            clean: embeddings.
+            key: of the tenant.
+            noise: (n,) scales of the noise in the answers, in feature standard deviations.
+        """
+        folds = self.folds(clean, key=key)[:, None, :]
+        # Products of fixed shape for each row, so its bytes do not depend on the batch.
+        moved: Embeddings = np.matmul(folds, self.directions)[:, 0, :]
+        if noise is not None and noise.any():
+            paying = np.flatnonzero(noise)
+            more = np.matmul(folds[paying], self.paid)[:, 0, :]
+            moved[paying] += more * noise[paying].astype(np.float32)[:, None]
+        return moved
+
+    def apply(
+        self,
+        answers: Embeddings,
+        clean: Embeddings,
+        *,
+        key: bytes,
+        noise: NDArray[np.float64] | None = None,
+    ) -> Embeddings:
         """Return (n, d) answers displaced as their clean embeddings say, of unchanged norms."""
-        return with_norms(answers + self(clean, key=key), norms_of(answers))
+        return with_norms(answers + self(clean, key=key, noise=noise), norms_of(answers))
 
 
 _MEAN_FOLD = math.sqrt(2 / math.pi)
