@@ -133,7 +133,7 @@ def test_paid_marks_scale_with_the_noise() -> None:
     for scale in (0.5, 1.0):
         paid = marker(rows, key=KEY, noise=np.full(len(rows), scale)) - free
         size = np.sqrt(np.square(paid).mean()) / CALIBRATION.feature_std
-        assert size == pytest.approx(0.5 * scale, rel=0.2)
+        assert size == pytest.approx(0.5 * scale, rel=0.4)
     assert np.array_equal(marker(rows, key=KEY, noise=np.zeros(len(rows))), free)
 
 
