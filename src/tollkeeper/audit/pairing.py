@@ -7,8 +7,7 @@ what makes an item hard or easy is mostly the same for both.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +15,14 @@ from numpy.typing import NDArray
 from tollkeeper.audit.evidence.canonical import digest, item_bytes
 from tollkeeper.audit.gates import NEAR, near_pairs
 from tollkeeper.errors import AuditRefused
-from tollkeeper.types import Embeddings
+from tollkeeper.types import Batch, Embeddings
 
 _STEPS = 8
 """Of the power iteration; the direction need not be exact."""
 
 
 def distinct(
-    items: Sequence[Any],
+    items: Batch,
     embeddings: Embeddings | None = None,
     *,
     others: Embeddings | None = None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tollkeeper.cli.include import include
 from tollkeeper.cli.lab import CHECK_FAILED, write
 from tollkeeper.cli.options import Json
 from tollkeeper.cli.output import emit, note
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from tollkeeper.audit.evidence.findings import Findings
 
 audit = typer.Typer(help="Prove that a copy is a copy.", no_args_is_help=True)
+audit.command("include")(include)
 
 _KEY_VARIABLE = "TOLLKEEPER_SUSPECT_KEY"
 _SHARED = 0o666

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tollkeeper.audit.evidence import case, runner
+from tollkeeper.audit.evidence import case, log, pool, runner
+from tollkeeper.audit.evidence.bundle import LOG, write_manifest
 from tollkeeper.audit.evidence.case import Case
 from tollkeeper.audit.evidence.findings import Findings
 from tollkeeper.audit.evidence.plan import read_plan
@@ -21,6 +24,7 @@ SIDE, PAIRS, PUBLIC = 6, 320, 64
 ENCODERS = '''
 import pathlib
 import numpy as np
+from tollkeeper.errors import EncoderError
 
 HERE = pathlib.Path(__file__).parent
 
@@ -55,6 +59,24 @@ class Toy:
 victim, copy = Toy("victim", 0, 0.9), Toy("copy", 7, 0.5)
 r1, r2, r3 = (Toy(f"reference-{n}", 10 + n, 0.0) for n in (1, 2, 3))
 stranger = Toy("stranger", 50, 0.0)
+
+
+class Flaky:
+    """The copy, which breaks off once."""
+
+    name, dim, accepts = "flaky", 16, frozenset({"image"})
+
+    def __init__(self):
+        self.calls = 0
+
+    def embed(self, inputs):
+        self.calls += 1
+        if self.calls == 9:
+            raise EncoderError("out of memory")
+        return copy.embed(inputs)
+
+
+flaky = Flaky()
 '''
 
 
@@ -106,12 +128,23 @@ def make_world(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., World]
     def make(**changes: object) -> World:
         folder = tmp_path_factory.mktemp("world")
         rng = np.random.default_rng(1)
-        for name, count in (("trained", PAIRS), ("held", PAIRS), ("public", PUBLIC)):
-            np.save(folder / f"{name}.npy", pictures(count, rng))
+        drawn, now = pictures(2 * PAIRS, rng), itertools.count(1_790_000_000)
+        names = [f"pictures:{row}" for row in range(len(drawn))]
+
+        def clock() -> float:
+            return float(next(now))
+
+        pool.enroll(folder / "pool", drawn, names, clock=clock, random=rng.bytes)
+        tossed = pool.toss_coins(folder / "pool", "a public value", clock=clock)
+        items = np.asarray(tossed.items)
+        np.save(folder / "trained.npy", items[tossed.trained])
+        np.save(folder / "held.npy", items[~tossed.trained])
+        np.save(folder / "public.npy", pictures(PUBLIC, rng))
         (folder / "toys.py").write_text(ENCODERS)
         lines = {
             "claim": "toy-1",
             "method": "inclusion",
+            "inclusion": "pool",
             "public": "public.npy",
             "control": "python:toys:victim",
             "references": "[python:toys:r1, python:toys:r2, python:toys:r3]",
@@ -121,6 +154,52 @@ def make_world(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., World]
         }
         plan = folder / "plan.yaml"
         plan.write_text("".join(f"{name}: {value}\n" for name, value in lines.items()))
-        return World(folder, plan, itertools.count(1_790_000_000))
+        return World(folder, plan, now)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def toys(make_world: Callable[..., World]) -> Iterator[World]:
+    """An owner's files whose plan allows several runs; its encoders can be imported."""
+    made = make_world(looks=6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(made.folder)
+        yield made
+
+
+@pytest.fixture(scope="session")
+def owned(toys: World) -> Case:
+    """A committed case."""
+    return toys.commit()
+
+
+@pytest.fixture(scope="session")
+def against_copy(toys: World, owned: Case) -> tuple[Findings, Path]:
+    """What a run against a copy found, and its bundle; tests copy it before they change it."""
+    return toys.run(owned)
+
+
+@pytest.fixture
+def bundle(against_copy: tuple[Findings, Path], tmp_path: Path) -> Path:
+    """A bundle of one's own, elsewhere."""
+    return Path(shutil.copytree(against_copy[1], tmp_path / "elsewhere" / "evidence"))
+
+
+def sealed_anew(bundle: Path, owned: Case) -> None:
+    """Do what an owner can who holds the key: make manifest and log fit a changed bundle."""
+    lines = log.read(bundle / LOG)
+    for path in (bundle / LOG, log.head_path(bundle / LOG)):
+        path.unlink()
+    times = iter([datetime.fromisoformat(line.at).timestamp() for line in lines])
+    with log.SignedLog(bundle / LOG, owned.signer, clock=lambda: next(times)) as written:
+        for line in lines[:-1]:
+            written.append(line.kind, line.body)
+        manifest = write_manifest(bundle)
+        written.append("finished", {**lines[-1].body, "manifest": manifest})
+
+
+@pytest.fixture
+def seal_anew() -> Callable[[Path, Case], None]:
+    """The function of that name, for tests."""
+    return sealed_anew

@@ -48,8 +48,40 @@ class Subject:
     public: Embeddings
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """What is left of one encoder's answers once they are scored; many fit into memory.
+
+    Attributes:
+        name: in this audit.
+        role: why it was asked.
+        scores: (2m,) of the opened pictures, by mode.
+    """
+
+    name: str
+    role: Role
+    scores: Mapping[Mode, Scores]
+
+
+def score(subject: Subject, modes: Sequence[Mode]) -> Scored:
+    """Return how consistent an encoder finds the views of each picture.
+
+    Raises:
+        AuditRefused: answers that no statistic may be computed from.
+    """
+    gates.check_embeddings(subject.views, rows=len(subject.views), width=None, who=subject.name)
+    gates.check_embeddings(
+        subject.public,
+        rows=len(subject.public),
+        width=subject.views.shape[-1],
+        who=subject.name,
+    )
+    scores = {mode: consistency(subject.views, subject.public, mode) for mode in modes}
+    return Scored(subject.name, subject.role, scores)
+
+
 def analyze(
-    subjects: Sequence[Subject],
+    subjects: Sequence[Scored],
     coins: Coins,
     decision: Mapping[str, Any],
     *,
@@ -70,17 +102,11 @@ def analyze(
     """
     check_pairs(len(coins), alpha=alpha)
     gates.check_samples(len(coins))
-    for each in subjects:
-        gates.check_embeddings(each.views, rows=2 * len(coins), width=None, who=each.name)
-        gates.check_embeddings(
-            each.public, rows=len(each.public), width=each.views.shape[-1], who=each.name
-        )
     by_method = _by_coins if decision["test"] == "inclusion" else _by_references
+    count = flips(decision, alpha)
     rows: list[Row] = []
     for mode, seed in zip(decision["modes"], rng.spawn(len(decision["modes"])), strict=True):
-        scores = [consistency(each.views, each.public, mode) for each in subjects]
-        count = flips(decision, alpha)
-        rows += by_method(subjects, scores, coins, mode, alpha=alpha, count=count, rng=seed)
+        rows += by_method(subjects, coins, mode, alpha=alpha, count=count, rng=seed)
     _check_controls(rows, alpha)
     return tuple(rows)
 
@@ -98,8 +124,7 @@ def floor(rows: Sequence[Row], mode: str) -> float:
 
 
 def _by_coins(
-    subjects: Sequence[Subject],
-    scores: Sequence[Scores],
+    subjects: Sequence[Scored],
     coins: Coins,
     mode: Mode,
     *,
@@ -108,8 +133,8 @@ def _by_coins(
     rng: np.random.Generator,
 ) -> list[Row]:
     differences = [
-        _differences(scores[place], _others(place, subjects, scores), coins)
-        for place in range(len(subjects))
+        _differences(each.scores[mode], _others(place, subjects, mode), coins)
+        for place, each in enumerate(subjects)
     ]
     of_references = [
         y for y, each in zip(differences, subjects, strict=True) if each.role == "reference"
@@ -146,8 +171,7 @@ def _differences(own: Scores, others: Sequence[Scores], coins: Coins) -> Scores:
 
 
 def _by_references(
-    subjects: Sequence[Subject],
-    scores: Sequence[Scores],
+    subjects: Sequence[Scored],
     coins: Coins,
     mode: Mode,
     *,
@@ -159,18 +183,18 @@ def _by_references(
     trained = np.column_stack([coins, ~coins]).ravel()
     rows = []
     for place, (subject, seed) in enumerate(zip(subjects, rng.spawn(len(subjects)), strict=True)):
-        others = np.stack(_others(place, subjects, scores))
-        found = judge(Residuals.of(scores[place], others), trained, rng=seed)
+        others = np.stack(_others(place, subjects, mode))
+        found = judge(Residuals.of(subject.scores[mode], others), trained, rng=seed)
         low, high = found.two.ci
         p = found.p_value(randomized=False)
         rows.append(Row(subject.name, subject.role, mode, found.two.t, p, found.two.d, low, high))
     return rows
 
 
-def _others(place: int, subjects: Sequence[Subject], scores: Sequence[Scores]) -> list[Scores]:
+def _others(place: int, subjects: Sequence[Scored], mode: Mode) -> list[Scores]:
     """Return the scores of all references but the subject itself."""
     return [
-        scores[other]
+        each.scores[mode]
         for other, each in enumerate(subjects)
         if each.role == "reference" and other != place
     ]

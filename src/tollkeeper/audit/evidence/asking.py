@@ -26,11 +26,17 @@ from tollkeeper.encoders.base import Encoder
 from tollkeeper.encoders.inputs import digest, modality
 from tollkeeper.encoders.load import load_encoder
 from tollkeeper.encoders.upstream import UpstreamEncoder
+from tollkeeper.encoders.upstream_http import base_address, bearer
 from tollkeeper.errors import AuditRefused, EncoderError, EvidenceError
 from tollkeeper.types import Batch
 
 BATCH = 32
 """Inputs in one call."""
+
+_TIMEOUT_S = 60.0
+
+ROUNDING = 1e-4
+"""Relative change of a repeated answer that another batch of the same kernel may make."""
 
 Row = NDArray[np.float32]
 """(d,) one answer."""
@@ -155,7 +161,7 @@ def summary(calls: Sequence[Call], answers: Answers) -> Asking:
         inputs=len(answers.first),
         width=len(next(iter(answers.first.values()))),
         repeated=len({key for key, _ in answers.again}),
-        changed=sum(each > 0 for each in moved),
+        changed=sum(each > ROUNDING for each in moved),
         deviation=max(moved, default=0.0),
     )
 
@@ -165,22 +171,37 @@ def is_address(spec: str) -> bool:
     return spec.startswith(("http://", "https://"))
 
 
+def loaded(spec: str, *, api_key: str | None) -> Encoder | None:
+    """Return the encoder of a SPEC; None for an address, which is checked.
+
+    Raises:
+        ConfigurationError: unusable SPEC, address or credential.
+    """
+    if not is_address(spec):
+        return load_encoder(spec)
+    base_address(spec.partition("#")[0], whose="suspect")
+    bearer(api_key, whose="suspect")
+    return None
+
+
 @contextmanager
-def connected(spec: str, custody: Custody, *, api_key: str | None) -> Iterator[Encoder]:
+def connected(
+    spec: str, encoder: Encoder | None, custody: Custody, *, api_key: str | None
+) -> Iterator[Encoder]:
     """Yield the suspect, each exchange with it witnessed.
 
     Args:
         spec: SPEC or address; `#model` picks one of several models of a service.
+        encoder: as `loaded` returned it.
         custody: keeps the exchanges.
         api_key: credential for an address; it is never kept.
 
     Raises:
-        ConfigurationError: unusable SPEC or credential.
         AuditRefused: the service has several models and none is named.
         EncoderError: the suspect cannot be reached.
     """
-    if not is_address(spec):
-        yield Witnessed(load_encoder(spec), custody, endpoint=spec)
+    if encoder is not None:
+        yield Witnessed(encoder, custody, endpoint=spec)
         return
     base, _, model = spec.partition("#")
     with httpx2.Client(transport=WitnessTransport(custody)) as client:
@@ -197,9 +218,9 @@ def connected(spec: str, custody: Custody, *, api_key: str | None) -> Iterator[E
 
 def _only_model(client: httpx2.Client, base: str, api_key: str | None) -> str | None:
     """Return the one model that a service lists; None where it keeps no list."""
-    headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
+    address, headers = base_address(base, whose="suspect"), bearer(api_key, whose="suspect")
     try:
-        reply = client.get(f"{base.rstrip('/')}/models", headers=headers, timeout=60)
+        reply = client.get(f"{address}/models", headers=headers, timeout=_TIMEOUT_S)
     except httpx2.RequestError as error:
         raise EncoderError(f"the suspect cannot be reached: {type(error).__name__}") from error
     if reply.status_code != 200:

@@ -6,6 +6,7 @@ file                 holds
 `log.jsonl`, `.head` the owner's signed log up to this run; its last line names the manifest
 `manifest.json`      SHA-256 of every other file
 `commitment`         what was fixed beforehand, signed
+`inclusion.jsonl`    the log of `audit include`, where coins were tossed, and its head
 `opened.json`        seeds, and salt, pair, coin and proof of each opened item
 `items.npy`          opened items, uint8: the trained ones, then the others
 `public.npy`         public pictures, uint8
@@ -31,10 +32,11 @@ from numpy.typing import NDArray
 from tollkeeper.audit.evidence.canonical import digest, file_digest, from_bytes, to_bytes
 from tollkeeper.errors import AuditRefused, EvidenceError
 
-LOG, MANIFEST, COMMITMENT, OPENED, RESULT = (
+LOG, MANIFEST, COMMITMENT, INCLUSION, OPENED, RESULT = (
     "log.jsonl",
     "manifest.json",
     "commitment",
+    "inclusion.jsonl",
     "opened.json",
     "result.json",
 )

@@ -7,6 +7,8 @@ has the key can write the log.
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +19,10 @@ from numpy.typing import NDArray
 
 import tollkeeper
 from tollkeeper.audit.dataset_inference import REFERENCES
-from tollkeeper.audit.evidence import commitment, keys, log, merkle
+from tollkeeper.audit.evidence import commitment, keys, log, merkle, pool
 from tollkeeper.audit.evidence.bundle import (
     COMMITMENT,
+    INCLUSION,
     LOG,
     array_digest,
     read_json,
@@ -29,6 +32,7 @@ from tollkeeper.audit.evidence.bundle import (
 )
 from tollkeeper.audit.evidence.canonical import digest, file_digest, folder_digest, to_bytes, utc
 from tollkeeper.audit.evidence.commitment import Commitment
+from tollkeeper.audit.evidence.draw import SEED, Draw
 from tollkeeper.audit.evidence.findings import Role
 from tollkeeper.audit.evidence.plan import Plan
 from tollkeeper.audit.evidence.seeds import SEED_BYTES, derive, salts, seal
@@ -41,17 +45,16 @@ from tollkeeper.errors import AuditRefused, EvidenceError
 SEEDS = ("views", "draw", "order", "analysis")
 """Seeds that are sealed, and shown with the first bundle."""
 
-_SECRET, _KEY, _SEEDS, _ITEMS, _PUBLIC, _PARTS = (
+_SECRET, _KEY, _ITEMS, _PUBLIC, _PARTS = (
     "secret",
     "key.pem",
-    "seeds.json",
     "items.npy",
     "public.npy",
     "parts.json",
 )
 
 _PROBED = 8
-"""Pictures by whose answers an encoder is recognized."""
+"""Private and public pictures by whose answers an encoder without a file is recognized."""
 
 Random = Callable[[int], bytes]
 """Returns so many bytes that nobody can guess."""
@@ -64,25 +67,23 @@ class Sides:
     Attributes:
         items: (2m, h, w, 3) uint8; 2i and 2i + 1 are pair i.
         coins: (m,) whether the first of each pair is the trained one.
-        hashes: further hashes to commit to, of how the sides came about.
     """
 
     items: NDArray[np.uint8]
     coins: NDArray[np.bool_]
-    hashes: dict[str, str]
 
     @property
     def trained(self) -> NDArray[np.bool_]:
         """(2m,) which pictures were trained on."""
-        return np.column_stack([self.coins, ~self.coins]).ravel()
+        return pool.sides(self.coins)
 
-    def tree(self, secret: bytes) -> merkle.Tree:
-        """Return the tree over the pictures, salted from a secret."""
+    def tree(self, hidden: bytes, *, tossed: bool = True) -> merkle.Tree:
+        """Return the tree over the pictures, salted from a secret, with or without the coins."""
         return merkle.commit(
-            list(self.items),
-            salts=salts(secret, len(self.items)),
+            self.items,
+            salts=salts(hidden, len(self.items)),
             pairs=[place // 2 for place in range(len(self.items))],
-            coins=[int(each) for each in self.trained],
+            coins=[int(each) for each in self.trained] if tossed else None,
         )
 
 
@@ -95,7 +96,7 @@ class Case:
         fixed: the commitment.
         sides: the private pictures.
         public: (p, h, w, 3) uint8.
-        seeds: by name, those of `SEEDS` and `salts`.
+        seeds: by name, those of `SEEDS`, `salts`, and `coins` where coins were tossed.
         encoders: role and SPEC of control and references.
         signer: the owner's key.
     """
@@ -107,16 +108,6 @@ class Case:
     seeds: dict[str, bytes]
     encoders: Sequence[tuple[Role, str]]
     signer: keys.Signer
-
-    @property
-    def tree(self) -> merkle.Tree:
-        """The tree over the items."""
-        return self.sides.tree(self.seeds["salts"])
-
-    @property
-    def salts(self) -> list[bytes]:
-        """(2m,) salts of the items."""
-        return salts(self.seeds["salts"], len(self.sides.items))
 
 
 def commit(plan: Plan, folder: Path, *, clock: Callable[[], float], random: Random) -> Case:
@@ -132,47 +123,44 @@ def commit(plan: Plan, folder: Path, *, clock: Callable[[], float], random: Rand
         AuditRefused: the pictures cannot carry the plan, or the folder exists.
         ConfigurationError: an encoder cannot be loaded.
     """
-    sides, public = read_sides(plan), read_pictures(plan.public)
-    half = len(sides.items) // 2
-    if plan.draw > half:
-        raise AuditRefused(f"the plan draws {plan.draw} pictures of each side, there are {half}")
-    if plan.method == "dataset-inference" and len(plan.references) < REFERENCES:
-        raise AuditRefused(
-            f"expected {REFERENCES} or more references, the null distribution of this method, got "
-            f"{len(plan.references)}"
-        )
-    seeds = {name: random(SEED_BYTES) for name in (*SEEDS, "salts")}
-    views = make_views(seeds["views"], plan.views)
-    held, kept = sides.items[~sides.trained], sides.items[sides.trained]
-    Split(kept, held, public, views, randomized=plan.method == "inclusion").check()
+    public, private = read_pictures(plan.public), _private(plan, random)
+    _check(plan, private.sides, public)
     encoders = [("control", plan.control), *(("reference", spec) for spec in plan.references)]
-    loaded = [identity(spec, load_encoder(spec), public) for _, spec in encoders]
+    probed = probes(private.sides, public)
+    loaded = [identity(spec, load_encoder(spec), probed) for _, spec in encoders]
+    seeds = {name: random(SEED_BYTES) for name in SEEDS}
     secret = _made(folder)
-    signer = keys.create(secret / _KEY)
-    root = sides.tree(seeds["salts"]).root.hex()
+    signer = _signer(secret / _KEY, plan)
     fixed = Commitment(
         claim=plan.claim,
-        roots={"items": root},
+        roots={"items": private.sides.tree(private.seeds["salts"]).root.hex()},
         seeds={name: seal(seeds[name], name=name) for name in SEEDS},
         hashes={
             "code": package_digest(),
-            "preprocessing": digest(to_bytes(_settings(views))),
+            "preprocessing": digest(to_bytes(_settings(make_views(seeds["views"], plan.views)))),
             **{name: _digest(path) for name, path in plan.hashes.items()},
             "weights": loaded[0],
             "references": digest(to_bytes(sorted(loaded[1:]))),
             "public": array_digest(public),
-            **sides.hashes,
         },
         alpha=plan.alpha,
-        decision=plan.decision | {"items": len(sides.items), "public": len(public)},
+        decision={
+            **plan.decision,
+            "items": len(private.sides.items),
+            "public": len(public),
+            "coins": None if private.draw is None else private.draw.to_json(),
+        },
         owner=signer.public,
         made_at=utc(clock()),
     )
-    write_array(secret, _ITEMS, sides.items)
+    write_array(secret, _ITEMS, private.sides.items)
     write_array(secret, _PUBLIC, public)
-    write_json(secret, _SEEDS, {name: seed.hex() for name, seed in seeds.items()})
-    coins = [int(each) for each in sides.coins]
-    write_json(secret, _PARTS, {"encoders": encoders, "coins": coins})
+    kept = {name: seed.hex() for name, seed in {**seeds, **private.seeds}.items()}
+    coins = [int(each) for each in private.sides.coins]
+    write_json(secret, _PARTS, {"coins": coins, "encoders": encoders, "seeds": kept})
+    if plan.inclusion is not None:
+        for path in (plan.inclusion / pool.LOG, log.head_path(plan.inclusion / pool.LOG)):
+            shutil.copyfile(path, folder / path.name.replace(pool.LOG, INCLUSION))
     commitment.write(folder / COMMITMENT, fixed, signer)
     with log.SignedLog(folder / LOG, signer, clock=clock) as written:
         written.append("commitment", {"digest": fixed.digest})
@@ -194,26 +182,42 @@ def open_case(folder: Path) -> Case:
     case = Case(
         folder=folder,
         fixed=fixed,
-        sides=Sides(_pictures(secret / _ITEMS), np.asarray(where["coins"], np.bool_), {}),
+        sides=Sides(_pictures(secret / _ITEMS), np.asarray(where["coins"], np.bool_)),
         public=_pictures(secret / _PUBLIC),
-        seeds={name: bytes.fromhex(value) for name, value in read_json(secret, _SEEDS).items()},
+        seeds={name: bytes.fromhex(value) for name, value in where["seeds"].items()},
         encoders=[(role, spec) for role, spec in where["encoders"]],
         signer=signer,
     )
     for name in SEEDS:
         fixed.unseal(name, case.seeds[name])
     fixed.match("public", array_digest(case.public))
-    if case.tree.root != fixed.root("items"):
+    if case.sides.tree(case.seeds["salts"]).root != fixed.root("items"):
         raise EvidenceError(f"the items of {folder} are not those that were committed")
     return case
 
 
-def read_sides(plan: Plan) -> Sides:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Private:
+    """Where the sides come from: the pictures, the seeds behind them, and how coins fell."""
+
+    sides: Sides
+    seeds: dict[str, bytes]
+    draw: Draw | None
+
+
+def _private(plan: Plan, random: Random) -> _Private:
     """Return the private pictures of a plan.
 
     Raises:
         AuditRefused: they cannot be read, or the sides do not fit each other.
+        EvidenceError: the folder of `audit include` was changed.
     """
+    if plan.inclusion is not None:
+        found = pool.open_pool(plan.inclusion)
+        items, coins = found.items, found.coins
+        if not (isinstance(items, np.ndarray) and items.dtype == np.uint8 and items.ndim == 4):
+            raise AuditRefused(f"`audit run` scores pictures; {plan.inclusion} holds other items")
+        return _Private(Sides(items, coins), {"salts": found.hidden, SEED: found.seed}, found.draw)
     assert plan.trained is not None
     assert plan.held is not None
     trained, held = read_pictures(plan.trained), read_pictures(plan.held)
@@ -224,7 +228,31 @@ def read_sides(plan: Plan) -> Sides:
         )
     half = min(len(trained), len(held))
     items = np.stack([trained[:half], held[:half]], axis=1).reshape(-1, *trained.shape[1:])
-    return Sides(items, np.ones(half, np.bool_), {})
+    return _Private(Sides(items, np.ones(half, np.bool_)), {"salts": random(SEED_BYTES)}, None)
+
+
+def _check(plan: Plan, sides: Sides, public: NDArray[np.uint8]) -> None:
+    """Refuse pictures that cannot carry the plan, before anything is committed."""
+    half = len(sides.coins)
+    if plan.draw > half:
+        raise AuditRefused(f"the plan draws {plan.draw} pictures of each side, there are {half}")
+    if plan.method == "dataset-inference" and len(plan.references) < REFERENCES:
+        raise AuditRefused(
+            f"expected {REFERENCES} or more references, the null distribution of this method, got "
+            f"{len(plan.references)}"
+        )
+    trained, held = sides.items[sides.trained], sides.items[~sides.trained]
+    views = make_views(bytes(SEED_BYTES), plan.views)
+    Split(trained, held, public, views, randomized=plan.method == "inclusion").check()
+
+
+def _signer(path: Path, plan: Plan) -> keys.Signer:
+    """Return the key of the pool, so that one key signs the whole story; else a new one."""
+    if plan.inclusion is None:
+        return keys.create(path)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write((plan.inclusion / _SECRET / _KEY).read_bytes())
+    return keys.load(path)
 
 
 def make_views(seed: bytes, count: int) -> Views:
@@ -232,7 +260,12 @@ def make_views(seed: bytes, count: int) -> Views:
     return Views(int.from_bytes(derive(seed, "views")[:8], "big"), count)
 
 
-def identity(spec: str, encoder: Encoder, public: NDArray[np.uint8]) -> str:
+def probes(sides: Sides, public: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return (b, h, w, 3) pictures by whose answers an encoder is recognized."""
+    return np.concatenate([sides.items[sides.trained][:_PROBED], public[:_PROBED]])
+
+
+def identity(spec: str, encoder: Encoder, probed: NDArray[np.uint8]) -> str:
     """Return the hash by which an encoder of this process is recognized later.
 
     It is that of its file, if it has one; else of its answers to a few pictures, one by one, so
@@ -241,7 +274,7 @@ def identity(spec: str, encoder: Encoder, public: NDArray[np.uint8]) -> str:
     Args:
         spec: what it was loaded from.
         encoder: who is asked.
-        public: (p, h, w, 3) uint8 pictures that it takes.
+        probed: (b, h, w, 3) uint8 pictures.
 
     Raises:
         AuditRefused: the file cannot be read.
@@ -250,7 +283,7 @@ def identity(spec: str, encoder: Encoder, public: NDArray[np.uint8]) -> str:
     scheme, _, rest = spec.partition(":")
     if scheme == "onnx":
         return file_digest(Path(rest))
-    rows = [checked(encoder.embed([item]), n=1, dim=encoder.dim) for item in public[:_PROBED]]
+    rows = [checked(encoder.embed([item]), n=1, dim=encoder.dim) for item in probed]
     return array_digest(np.concatenate(rows))
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import ssl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -345,9 +344,9 @@ def _leaf(response: httpx2.Response) -> str:
     """Return the fingerprint of the certificate that the server showed; empty without TLS."""
     stream = response.extensions.get("network_stream")
     wrapped = None if stream is None else stream.get_extra_info("ssl_object")
-    if not isinstance(wrapped, ssl.SSLObject | ssl.SSLSocket):
+    if wrapped is None:
         return ""
-    certificate = wrapped.getpeercert(binary_form=True)
+    certificate: bytes | None = wrapped.getpeercert(True)
     return "" if certificate is None else sha256(certificate)
 
 

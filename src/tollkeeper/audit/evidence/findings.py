@@ -60,7 +60,7 @@ class Asking:
         inputs: distinct inputs that were answered.
         width: of the suspect's embeddings.
         repeated: inputs that were asked twice.
-        changed: of those, how many were answered differently.
+        changed: of those, how many were answered differently by more than rounding.
         deviation: largest change of a repeated answer, as a share of its length.
     """
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +24,14 @@ from tollkeeper.audit.evidence.bundle import (
 from tollkeeper.audit.evidence.canonical import unhex
 from tollkeeper.audit.evidence.case import SEEDS, Case, make_views
 from tollkeeper.audit.evidence.commitment import Commitment
-from tollkeeper.audit.evidence.merkle import Opening
+from tollkeeper.audit.evidence.draw import SEED, Draw
+from tollkeeper.audit.evidence.merkle import UNTOSSED, Opening
+from tollkeeper.audit.evidence.pool import salts_of
 from tollkeeper.audit.evidence.seeds import generator
 from tollkeeper.audit.views import check_pictures
 from tollkeeper.errors import AuditRefused, EvidenceError
+
+_FIELDS = {"beacon", "before", "openings", "seeds"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +42,7 @@ class Opened:
         items: (2m, h, w, 3) uint8; 2i and 2i + 1 are a drawn pair.
         public: (p, h, w, 3) uint8.
         openings: (2m,) of the items.
+        before: (2m,) of the items in the tree before coins were tossed; empty without coins.
         seeds: by name.
         beacon: value that chose among the items together with a sealed seed; may be empty.
     """
@@ -45,6 +50,7 @@ class Opened:
     items: NDArray[np.uint8]
     public: NDArray[np.uint8]
     openings: tuple[Opening, ...]
+    before: tuple[Opening, ...]
     seeds: Mapping[str, bytes]
     beacon: str
 
@@ -54,16 +60,13 @@ class Opened:
         decision = case.fixed.decision
         pairs = draw(case.seeds["draw"], beacon, decision["draw"], decision["items"] // 2)
         places = np.column_stack([2 * pairs, 2 * pairs + 1]).ravel()
-        tree = case.tree
-        trained, hidden = case.sides.trained, case.salts
+        by_coins = decision["coins"] is not None
         return cls(
             items=case.sides.items[places],
             public=case.public,
-            openings=tuple(
-                Opening(hidden[place], place // 2, int(trained[place]), tree.proof(place))
-                for place in places.tolist()
-            ),
-            seeds={name: case.seeds[name] for name in SEEDS},
+            openings=_openings(case, places.tolist(), tossed=True),
+            before=_openings(case, places.tolist(), tossed=False) if by_coins else (),
+            seeds={name: case.seeds[name] for name in _shown(by_coins=by_coins)},
             beacon=beacon,
         )
 
@@ -75,13 +78,18 @@ class Opened:
             EvidenceError: something was not committed so, or not drawn so.
         """
         told = read_json(folder, OPENED)
-        if not isinstance(told, dict) or set(told) != {"beacon", "openings", "seeds"}:
-            raise EvidenceError(f"{OPENED}: expected beacon, openings and seeds")
+        if not isinstance(told, dict) or set(told) != _FIELDS:
+            raise EvidenceError(f"{OPENED}: expected {', '.join(sorted(_FIELDS))}")
+        by_coins = fixed.decision["coins"] is not None
         found = cls(
             items=_pictures(folder, ITEMS),
             public=_pictures(folder, PUBLIC),
             openings=tuple(Opening.from_json(each) for each in told["openings"]),
-            seeds={name: unhex(told["seeds"].get(name), what=f"seed {name}") for name in SEEDS},
+            before=tuple(Opening.from_json(each) for each in told["before"]),
+            seeds={
+                name: unhex(told["seeds"].get(name), what=f"the seed of {name}")
+                for name in _shown(by_coins=by_coins)
+            },
             beacon=str(told["beacon"]),
         )
         found.check(fixed)
@@ -93,6 +101,7 @@ class Opened:
         write_array(folder, PUBLIC, self.public)
         told = {
             "beacon": self.beacon,
+            "before": [each.to_json() for each in self.before],
             "openings": [each.to_json() for each in self.openings],
             "seeds": {name: seed.hex() for name, seed in self.seeds.items()},
         }
@@ -119,14 +128,28 @@ class Opened:
         drawn = np.column_stack([2 * pairs, 2 * pairs + 1]).ravel().tolist()
         if [each.proof.index for each in self.openings] != drawn:
             raise EvidenceError("other items are opened than the sealed seed and the beacon draw")
-        for item, opening in zip(self.items, self.openings, strict=True):
+        if decision["coins"] is None:
+            self._check_sides(drawn, root, decision["items"])
+        else:
+            self._check_coins(drawn, root, Draw.from_json(decision["coins"]))
+
+    def _check_sides(self, drawn: list[int], root: bytes, size: int) -> None:
+        """Check items of which the owner says which were trained on."""
+        for place, item, opening in zip(drawn, self.items, self.openings, strict=True):
+            expected = (place // 2, 1 - place % 2, size)
+            if (opening.pair, opening.coin, opening.proof.size) != expected:
+                raise EvidenceError(f"item {place} is opened as another than it was committed as")
             opening.check(item, root)
-        for first, second in zip(self.openings[::2], self.openings[1::2], strict=True):
-            place = first.proof.index
-            if (first.pair, second.pair, first.coin + second.coin) != (place // 2, place // 2, 1):
-                raise EvidenceError(f"items {place} and {place + 1} are no pair with one coin")
-            if first.proof.size != decision["items"]:
-                raise EvidenceError("the tree has another size than was committed")
+
+    def _check_coins(self, drawn: list[int], root: bytes, fell: Draw) -> None:
+        """Toss the coins anew, and check that each item was there before they were tossed."""
+        if bytes.fromhex(fell.root) != root or len(self.before) != len(self.openings):
+            raise EvidenceError("the committed items are not those whose coins were tossed")
+        coins = fell.coins(self.seeds[SEED])
+        for place, item, openings in zip(
+            drawn, self.items, zip(self.before, self.openings, strict=True), strict=True
+        ):
+            fell.check(place, item, openings, coins)
 
     def inputs(self, views: int) -> list[NDArray[np.uint8]]:
         """Return everything a run asks: K views of each item, then the public pictures."""
@@ -138,6 +161,21 @@ class Opened:
     def generator(self, name: str, run: int) -> np.random.Generator:
         """Return a sealed generator of one run."""
         return generator(self.seeds[name], f"run {run}")
+
+
+def _shown(*, by_coins: bool) -> tuple[str, ...]:
+    """Return the names of the seeds that a bundle shows."""
+    return (*SEEDS, SEED) if by_coins else SEEDS
+
+
+def _openings(case: Case, places: list[int], *, tossed: bool) -> tuple[Opening, ...]:
+    """Open items in the tree with the coins, or in the one before them."""
+    hidden, trained = case.seeds["salts"], case.sides.trained
+    tree = case.sides.tree(hidden, tossed=tossed)
+    return tuple(
+        Opening(salt, place // 2, int(trained[place]) if tossed else UNTOSSED, tree.proof(place))
+        for place, salt in zip(places, salts_of(hidden, places), strict=True)
+    )
 
 
 def draw(seed: bytes, beacon: str, count: int, among: int) -> NDArray[np.intp]:
@@ -156,9 +194,11 @@ def draw(seed: bytes, beacon: str, count: int, among: int) -> NDArray[np.intp]:
 
 
 def _pictures(folder: Path, name: str) -> NDArray[np.uint8]:
-    found: Any = read_array(folder, name)
+    found: NDArray[np.uint8] = read_array(folder, name)
     try:
         check_pictures(found)
     except AuditRefused as error:
         raise EvidenceError(f"{name}: {error}") from error
+    if found.dtype != np.uint8:
+        raise EvidenceError(f"{name}: expected uint8 pictures, got {found.dtype}")
     return found

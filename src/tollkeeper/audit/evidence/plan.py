@@ -130,7 +130,7 @@ _PATHS = ("public", "inclusion", "trained", "held")
 
 def flips(decision: Mapping[str, Any], alpha: float) -> int:
     """Return how many relabelings a p-value needs so that its correction can still reach alpha."""
-    family = len(decision["modes"]) * decision["looks"]
+    family: int = len(decision["modes"]) * decision["looks"]
     return max(LEAST_FLIPS, math.ceil(10 * family / alpha))
 
 
@@ -173,7 +173,7 @@ def _located(plan: Plan, folder: Path) -> Plan:
     def found(path: Path | None) -> Path | None:
         return None if path is None else (folder / path).resolve()
 
-    paths = {name: found(getattr(plan, name)) for name in _PATHS}
+    paths: dict[str, Any] = {name: found(getattr(plan, name)) for name in _PATHS}
     hashes = {name: (folder / path).resolve() for name, path in plan.hashes.items()}
     specs = tuple(_spec(spec, folder) for spec in plan.references)
     control = _spec(plan.control, folder)

@@ -18,6 +18,7 @@ from tollkeeper.audit.evidence.bundle import (
     COMMITMENT,
     ENCODER_FILES,
     ENCODERS,
+    INCLUSION,
     LOG,
     RESULT,
     write_array,
@@ -25,7 +26,7 @@ from tollkeeper.audit.evidence.bundle import (
     write_manifest,
 )
 from tollkeeper.audit.evidence.canonical import digest, to_bytes
-from tollkeeper.audit.evidence.case import Case, identity
+from tollkeeper.audit.evidence.case import Case, identity, probes
 from tollkeeper.audit.evidence.custody import Custody
 from tollkeeper.audit.evidence.findings import Findings
 from tollkeeper.audit.evidence.log import Entry, SignedLog
@@ -75,6 +76,8 @@ def run(
         EvidenceError: control or references are not the committed ones, or a log was changed.
         EncoderError: the suspect failed; nothing that was answered is lost.
     """
+    # Before the log: a misspelled name is no look.
+    suspect = asking.loaded(order.suspect, api_key=order.api_key)
     with SignedLog(case.folder / LOG, case.signer, clock=clock) as written:
         began, opened = _begin(case, order, folder, written)
         inputs = opened.inputs(case.fixed.decision["views"])
@@ -88,6 +91,7 @@ def run(
                 kept,
                 opened=opened,
                 inputs=inputs,
+                suspect=suspect,
                 clock=clock,
                 told=told,
             )
@@ -136,6 +140,9 @@ def _prepare(case: Case, folder: Path, opened: Opened) -> None:
     (folder / ENCODER_FILES).mkdir(exist_ok=True)
     shutil.copyfile(case.folder / COMMITMENT, folder / COMMITMENT)
     opened.write(folder)
+    if opened.before:
+        for name in (INCLUSION, f"{INCLUSION}.head"):
+            shutil.copyfile(case.folder / name, folder / name)
 
 
 def _ask(
@@ -147,6 +154,7 @@ def _ask(
     *,
     opened: Opened,
     inputs: list[NDArray[np.uint8]],
+    suspect: Encoder | None,
     clock: Callable[[], float],
     told: Told,
 ) -> None:
@@ -167,9 +175,9 @@ def _ask(
         repeats=case.fixed.decision["repeats"],
         rng=opened.generator("order", began.body["run"]),
     )
-    with asking.connected(order.suspect, custody, api_key=order.api_key) as suspect:
+    with asking.connected(order.suspect, suspect, custody, api_key=order.api_key) as witnessed:
         asking.ask(
-            suspect,
+            witnessed,
             inputs,
             places,
             answered=asking.read_answers(folder / CALL_FILES, calls).count,
@@ -184,7 +192,8 @@ def _append(kept: SignedLog, call: Mapping[str, Any]) -> None:
 def _embed_others(case: Case, folder: Path, inputs: list[NDArray[np.uint8]], told: Told) -> None:
     """Put the same inputs to control and references, which must be the committed ones."""
     loaded = [(role, spec, load_encoder(spec)) for role, spec in case.encoders]
-    hashes = [identity(spec, encoder, case.public) for _, spec, encoder in loaded]
+    probed = probes(case.sides, case.public)
+    hashes = [identity(spec, encoder, probed) for _, spec, encoder in loaded]
     case.fixed.match("weights", hashes[0])
     case.fixed.match("references", digest(to_bytes(sorted(hashes[1:]))))
     listed = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,15 @@ from tollkeeper.audit import gates
 from tollkeeper.audit.base import Null, Verdict
 from tollkeeper.audit.blind import blind_test, check_blind
 from tollkeeper.audit.evidence import commitment, log
-from tollkeeper.audit.evidence.analysis import Subject, analyze, deciding, floor
+from tollkeeper.audit.evidence.analysis import Subject, analyze, deciding, floor, score
 from tollkeeper.audit.evidence.asking import Answers, mark, read_answers, summary
 from tollkeeper.audit.evidence.bundle import (
     CALL_FILES,
     CALLS,
     COMMITMENT,
+    ENCODER_FILES,
     ENCODERS,
+    INCLUSION,
     LOG,
     RESULT,
     check_manifest,
@@ -34,6 +36,7 @@ from tollkeeper.audit.evidence.canonical import digest, to_bytes
 from tollkeeper.audit.evidence.case import package_digest
 from tollkeeper.audit.evidence.commitment import Commitment
 from tollkeeper.audit.evidence.custody import Call
+from tollkeeper.audit.evidence.draw import COINS, POOL, Draw
 from tollkeeper.audit.evidence.findings import Asking, Committed, Findings, Row
 from tollkeeper.audit.evidence.log import Entry
 from tollkeeper.audit.evidence.opened import Opened
@@ -47,6 +50,7 @@ _METHODS = {
     "inclusion": "randomized inclusion: consistency of views, within pairs that coins divided",
     "dataset-inference": "dataset inference: consistency of views, trained against held pictures",
 }
+_WORDS = ("result.reasons", "result.guards", "result.deviations", "result.tool")
 _SAME_P, _SAME = 1e-2, 1e-5
 """Relative differences that other processors and libraries may make: of p-values, which count
 relabelings, and of everything else."""
@@ -83,7 +87,11 @@ def verify(folder: Path, *, key: str | None = None) -> Verified:
     if last is None or last.kind != "finished":
         raise EvidenceError("the log does not end with a finished run")
     check_manifest(folder, str(last.body.get("manifest")))
-    found = assemble(folder, entries, run=last.body.get("run"))
+    try:
+        found = assemble(folder, entries, run=last.body.get("run"))
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        # Signed by its owner and still not what we write: none of it can be relied on.
+        raise EvidenceError(f"the bundle cannot be read: {error!r}") from error
     _compare(read_json(folder, RESULT), found.to_json(), "result")
     return Verified(found, last.hash, commitment.read(folder / COMMITMENT).owner)
 
@@ -103,6 +111,7 @@ def assemble(folder: Path, entries: Sequence[Entry], *, run: object) -> Findings
     fixed = commitment.read(folder / COMMITMENT)
     began = _check_log(entries, fixed, run)
     opened = Opened.read(folder, fixed)
+    coins = _check_coins(folder, fixed)
     calls = read_calls(folder, began, owner=fixed.owner)
     answers = read_answers(folder / CALL_FILES, calls)
     decision = fixed.decision
@@ -111,18 +120,18 @@ def assemble(folder: Path, entries: Sequence[Entry], *, run: object) -> Findings
     inputs = opened.inputs(decision["views"])
     asking = summary(calls, answers)
     guards = _check_pictures(opened, decision, opened.generator("analysis", 0))
-    subjects = [
-        _subject("suspect", "suspect", _rows(inputs, answers), opened, decision["views"]),
-        *_others(folder, fixed, opened),
-    ]
+    suspect = _subject("suspect", "suspect", _rows(inputs, answers), opened, decision["views"])
+    # One encoder's embeddings at a time: of twenty they would fill the memory.
+    scored = [score(suspect, decision["modes"])]
+    scored += [score(each, decision["modes"]) for each in _others(folder, fixed, opened)]
     rows = analyze(
-        subjects,
+        scored,
         opened.coins,
         decision,
         alpha=fixed.alpha,
         rng=opened.generator("analysis", began.body["run"]),
     )
-    return _judged(fixed, opened, entries, rows, asking=asking, guards=guards)
+    return _judged(fixed, opened, entries, rows, asking=asking, guards=(*coins, *guards))
 
 
 def read_calls(folder: Path, began: Entry, *, owner: str) -> list[Call]:
@@ -164,6 +173,24 @@ def _check_log(entries: Sequence[Entry], fixed: Commitment, run: object) -> Entr
     if not found:
         raise EvidenceError(f"the log does not tell of the beginning of run {run}")
     return found[0]
+
+
+def _check_coins(folder: Path, fixed: Commitment) -> tuple[str, ...]:
+    """Check that the committed coins are those of the log of `audit include`; tell of them."""
+    if fixed.decision["coins"] is None:
+        return ()
+    entries = log.read(folder / INCLUSION, key=fixed.owner)
+    fell = Draw.of(entries)
+    if fell.to_json() != fixed.decision["coins"]:
+        raise EvidenceError(f"{INCLUSION} tells of other coins than were committed")
+    times = {each.kind: each.at for each in entries}
+    return (
+        (
+            f"{fell.pairs:,} pairs were committed at {times[POOL]}; their coins were tossed at "
+            f"{times[COINS]} by the sealed seed and the public value {fell.beacon!r}, and tossed anew "
+            "here."
+        ),
+    )
 
 
 def _check_pictures(
@@ -222,19 +249,20 @@ def _subject(
     return Subject(name, role, rows[:scored].reshape(len(opened.items), views, -1), rows[scored:])
 
 
-def _others(folder: Path, fixed: Commitment, opened: Opened) -> list[Subject]:
-    """Return control and references, which must be the committed ones."""
+def _others(folder: Path, fixed: Commitment, opened: Opened) -> Iterator[Subject]:
+    """Yield control and references, which must be the committed ones."""
     told = read_json(folder, ENCODERS)
+    if any(Path(each["file"]).parent != Path(ENCODER_FILES) for each in told):
+        raise EvidenceError(f"{ENCODERS} names files that are not in {ENCODER_FILES}")
     hashes = [each["hash"] for each in told if each["role"] == "reference"]
     for each in told:
         if each["role"] == "control":
             fixed.match("weights", each["hash"])
     fixed.match("references", digest(to_bytes(sorted(hashes))))
     views = fixed.decision["views"]
-    return [
-        _subject(each["name"], each["role"], read_array(folder, each["file"]), opened, views)
-        for each in told
-    ]
+    for each in told:
+        rows = read_array(folder, each["file"])
+        yield _subject(each["name"], each["role"], rows, opened, views)
 
 
 def _judged(
@@ -283,7 +311,7 @@ def _verdict(
     words = {True: "at most", False: "above"}
     reasons = (
         (
-            f"The p-value, corrected for {family} tests, is {p_value:.3g}: {words[small]} the "
+            f"The p-value, corrected for a family of {family}, is {p_value:.3g}: {words[small]} the "
             f"committed {alpha:g}."
         ),
         (
@@ -342,5 +370,5 @@ def _same(stored: Any, computed: Any, name: str) -> bool:
         near = _SAME_P if name.endswith(("p_value", "corrected_p")) else _SAME
         return math.isclose(stored, computed, rel_tol=near, abs_tol=near * 1e-3)
     # Words that hold figures or name the code differ in other versions; the figures are compared.
-    free = name.startswith(("result.reasons", "result.guards", "result.deviations", "result.tool"))
+    free = name.startswith(_WORDS)
     return free or bool(stored == computed)

@@ -130,6 +130,11 @@ def number(value: float) -> str:
     return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
+def tests(count: int) -> str:
+    """Return a number of tests in words."""
+    return "one test" if count == 1 else f"{count} tests"
+
+
 def limits(found: Findings) -> list[str]:
     """Return what the reader must not take from the report."""
     said = [
@@ -141,6 +146,10 @@ def limits(found: Findings) -> list[str]:
         (
             "The record of calls is signed by whoever asked. That the suspect answered so rests on "
             "that party; the arbiter can ask again."
+        ),
+        (
+            "Embeddings of the control and the references were computed by the owner. The arbiter "
+            "can compute them again with the encoders whose hashes were committed."
         ),
     ]
     if not found.exact:
@@ -188,7 +197,7 @@ def _result(found: Findings) -> Section:
         facts=(
             ("verdict", found.verdict),
             ("p-value, one-sided", number(row.p_value)),
-            (f"p-value corrected for {found.family} tests", number(found.corrected_p)),
+            (f"p-value corrected for {tests(found.family)}", number(found.corrected_p)),
             ("committed error rate", number(found.alpha)),
             ("effect size", _effect(row)),
             ("largest effect size of a reference", number(found.floor)),
@@ -221,7 +230,7 @@ def _controls(found: Findings) -> Section:
 def _errors(found: Findings) -> Section:
     asked = found.asking
     repeats = (
-        f"{asked.repeated:,} inputs were asked twice; {asked.changed:,} answers changed, by at most "
+        f"{asked.repeated:,} inputs were asked twice; {asked.changed:,} answers changed by more than rounding, by at most "
         f"{100 * asked.deviation:.3g}% of their length."
         if asked.repeated
         else "No input was asked twice, so noise or evasion in the answers was not looked for."
@@ -231,7 +240,7 @@ def _errors(found: Findings) -> Section:
         points=(
             (
                 f"If the suspect is independent, the chance that this audit says derived is at most "
-                f"{number(found.alpha)}, over all {found.family} tests that were committed."
+                f"{number(found.alpha)}, over all {tests(found.family)} that were committed."
             ),
             (
                 "The chance that a copy escapes is not bounded: it grows with noise, rounding and "

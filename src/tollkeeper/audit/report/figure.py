@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tollkeeper.audit.evidence.findings import Findings, Role
+from tollkeeper.audit.evidence.findings import Findings, Role, Row
 
 WIDTH, ROW, MARGIN, LABELS = 640.0, 20.0, 24.0, 190.0
 _NAME = 28  # characters that fit beside the axis
+_SHOWN = 20
+"""References that get a line each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Drawing:
 
 def draw(found: Findings) -> Drawing:
     """Lay the figure out; the suspect comes first, then control and references."""
-    rows = [*found.of("suspect"), *found.of("control"), *found.of("reference")]
+    rows = [*found.of("suspect"), *found.of("control"), *_gathered(found.of("reference"))]
     ends = [0.0, found.floor, *(row.low for row in rows), *(row.high for row in rows)]
     lowest, highest = min(ends), max(ends)
     span = (highest - lowest) or 1.0
@@ -93,3 +95,19 @@ def draw(found: Findings) -> Drawing:
         floor=x(found.floor),
         ticks=[(x(value), f"{value:.2g}") for value in sorted({lowest, 0.0, highest})],
     )
+
+
+def _gathered(rows: Sequence[Row]) -> Sequence[Row]:
+    """Return one row for many references, from the lowest end to the highest: a page is finite."""
+    if len(rows) <= _SHOWN:
+        return rows
+    sizes = sorted(row.effect_size for row in rows)
+    return [
+        replace(
+            rows[0],
+            encoder=f"all {len(rows)} references",
+            effect_size=sizes[len(sizes) // 2],
+            low=min(row.low for row in rows),
+            high=max(row.high for row in rows),
+        )
+    ]

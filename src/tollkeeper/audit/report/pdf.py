@@ -14,7 +14,7 @@ from tollkeeper.errors import ConfigurationError
 
 _COLORS: dict[Role, str] = {"suspect": "#b42318", "control": "#175cd3", "reference": "#667085"}
 _INK, _DIM, _LINE, _FLOOR = "#1c2330", "#667085", "#d9dee6", "#8a6100"
-_MARGIN, _FACT = 56.0, 130.0
+_MARGIN, _FRAME, _FACT = 56.0, 12.0, 130.0
 
 
 def pdf(found: Findings, *, seal: str) -> bytes:
@@ -53,7 +53,7 @@ def pdf(found: Findings, *, seal: str) -> bytes:
         canvas.drawString(_MARGIN, _MARGIN / 2, f"bundle {seal}")
         canvas.drawRightString(A4[0] - _MARGIN, _MARGIN / 2, f"page {canvas.getPageNumber()}")
 
-    flow = list(_Pages(A4[0] - 2 * _MARGIN).document(told, draw(found)))
+    flow = list(_Pages(A4[0] - 2 * _MARGIN - _FRAME).document(told, draw(found)))
     made.build(flow, onFirstPage=foot, onLaterPages=foot)
     return buffer.getvalue()
 
@@ -67,6 +67,7 @@ class _Pages:
         self._width = width
         text = {"fontName": "Helvetica", "textColor": _INK, "splitLongWords": 1}
         self._body = ParagraphStyle("body", fontSize=9, leading=12.5, spaceAfter=4, **text)
+        self._point = ParagraphStyle("point", parent=self._body, leftIndent=10)
         self._cell = ParagraphStyle("cell", fontSize=8, leading=10, **text)
         self._dim = ParagraphStyle("dim", parent=self._cell, textColor=_DIM)
         self._code = ParagraphStyle("code", parent=self._cell, fontName="Courier", fontSize=7)
@@ -102,7 +103,7 @@ class _Pages:
         for text in section.text:
             yield self._text(text, self._body)
         for point in section.points:
-            yield Paragraph(_markup(point), self._body, bulletText="\u2022")
+            yield Paragraph(_markup(point), self._point, bulletText="\u2022")
         if section.facts:
             cells = [
                 [self._text(name, self._dim), self._text(value, self._cell)]
@@ -131,7 +132,10 @@ class _Pages:
         from reportlab.platypus import Table as Grid
         from reportlab.platypus import TableStyle
 
-        style = [("VALIGN", (0, 0), (-1, -1), "TOP"), ("LEFTPADDING", (0, 0), (-1, -1), 0)]
+        style: list[Any] = [
+            ("VALIGN", (0, 0), (-1, -1), "TOP"),
+            ("LEFTPADDING", (0, 0), (-1, -1), 0),
+        ]
         style += [(side, (0, 0), (-1, -1), 2) for side in ("TOPPADDING", "BOTTOMPADDING")]
         if lines:
             style.append(("LINEBELOW", (0, 0), (-1, -1), 0.5, _LINE))
