@@ -33,7 +33,8 @@ class Turned:
 
     def embed(self, inputs: Batch) -> Embeddings:
         """Return what is seen of inputs that are rows of three numbers."""
-        return (np.asarray(inputs) @ self._matrix).astype(np.float32)
+        seen: Embeddings = (np.asarray(inputs) @ self._matrix).astype(np.float32)
+        return seen
 
 
 def test_averaged_answers_are_in_the_first_accounts_space() -> None:

@@ -270,9 +270,9 @@ def _rates(jobs: Sequence[Job], found: Sequence[Mapping[str, Attribution]]) -> d
         hits = sum(bool(set(one.named) - set(job.tenants)) for one in traces.values())
         wrong["copies" if job.tenants else "strangers"].append(hits)
     rates = {name: share(flags, "higher") for name, flags in right.items()}
-    for name, hits in wrong.items():
-        if hits:
-            rates[f"false_attribution_rate.{name}"] = clustered(hits, len(found[0]), "lower")
+    for name, counts in wrong.items():
+        if counts:
+            rates[f"false_attribution_rate.{name}"] = clustered(counts, len(found[0]), "lower")
     return rates
 
 
