@@ -76,7 +76,8 @@ OBFUSCATIONS: dict[str, Callable[[Embeddings], NDArray[Any]]] = {
     "permuted": lambda x: x[:, ORDER],
     "affine": lambda x: x @ AFFINE + 3,
     "padded": lambda x: np.concatenate([x, np.full((len(x), 8), 2.5)], axis=1),
-    "scaled": lambda x: x * np.linspace(0.5, 4, DIM),
+    "scaled": lambda x: x * np.linspace(-2, 4, DIM) + 1,
+    "cut": lambda x: x[:, 3:20],
 }
 
 
@@ -87,19 +88,20 @@ def test_a_plain_copy_names_its_tenant_by_both_statistics() -> None:
     assert found.verdict == "derived"
     both = {one.statistic: one for one in found.findings if one.tenant == "bob"}
     assert both["coordinates"].p_value == both["mark"].p_value == 1 / 200
-    assert both["coordinates"].effect > 0.9
+    assert both["coordinates"].effect > 0.8
     low, high = both["mark"].interval
     assert low < 1 < high
     assert both["mark"].effect > 0.5
 
 
-@pytest.mark.parametrize("name", OBFUSCATIONS)
+@pytest.mark.parametrize("name", ["permuted", "affine", "padded", "scaled"])
 def test_a_mark_survives_changes_of_basis(name: str) -> None:
-    """Permuted, affine, padded and scaled copies still name the tenant, by the mark."""
+    """Permuted, mixed, padded and scaled copies still name the tenant by the mark."""
     found = trace(Copy(OBFUSCATIONS[name](served("cy"))), evidence())
     assert found.named == ("cy",)
     first = next(one for one in found.findings if one.statistic == "mark")
     assert first.tenant == "cy"
+    assert first.corrected <= found.alpha
 
 
 def test_affine_maps_leave_the_mark_statistic_as_it_is() -> None:
@@ -119,7 +121,8 @@ def test_colluders_are_both_named() -> None:
     def back(tenant: str) -> NDArray[Any]:
         x = served(tenant, wrong=0.02).astype(np.float64)
         design = np.c_[x, np.ones(len(x))]
-        return design @ np.linalg.lstsq(design, CLEAN, rcond=None)[0]
+        found: NDArray[Any] = design @ np.linalg.lstsq(design, CLEAN, rcond=None)[0]
+        return found
 
     found = trace(Copy((back("ada") + back("cy")) / 2), evidence())
     assert set(found.named) == {"ada", "cy"}
@@ -148,22 +151,23 @@ def test_the_victim_itself_names_nobody() -> None:
 
 
 def test_unmarked_tenants_are_traced_by_coordinates_alone() -> None:
-    """Without marks a plain copy is named and a permuted one is not."""
+    """Without marks a copy is named whatever the order, but not once its numbers are mixed."""
     bare = evidence(marked=())
-    assert trace(Copy(served("bob")), bare).named == ("bob",)
-    permuted = trace(Copy(served("bob")[:, ORDER]), bare)
-    assert permuted.named == ()
-    assert {one.statistic for one in permuted.findings} == {"coordinates"}
+    for change in ("permuted", "padded", "scaled", "cut"):
+        assert trace(Copy(OBFUSCATIONS[change](served("bob"))), bare).named == ("bob",), change
+    mixed = trace(Copy(OBFUSCATIONS["affine"](served("bob"))), bare)
+    assert mixed.named == ()
+    assert {one.statistic for one in mixed.findings} == {"coordinates"}
 
 
 def test_the_ownership_result_is_of_the_first_finding() -> None:
     """The p-value is corrected for all tenants and statistics; details hold them all."""
     result = TenantTrace().run(Copy(served("ada")), evidence(), rng=np.random.default_rng(0))
     assert result.null == "key"
-    assert result.p_value == 6 / 200
+    assert result.p_value == 9 / 200
     assert len(result.null_distribution) == 199
     assert "tenant ada" in result.alternative
-    assert len(result.details) == 18
+    assert len(result.details) == 27
 
 
 def test_repeats_are_equal() -> None:
@@ -181,15 +185,14 @@ def _changed(**changes: Any) -> TenantEvidence:
     ("suspect", "given", "told"),
     [
         (served("ada"), _changed(tenants={}), "at least one tenant"),
-        (served("ada"), _changed(decoys=99), "at least 119 decoys"),
+        (served("ada"), _changed(decoys=99), "at least 179 decoys"),
         (served("ada"), _changed(inputs=["same"] * PROBES), "are there twice"),
         (served("ada"), _changed(clean=CLEAN[:-1]), "expected clean embeddings of 400"),
         (served("ada") * np.nan, evidence(), "NaN"),
         (np.zeros((PROBES, DIM)), evidence(), "all zeros"),
-        (served("ada")[:, :20], evidence(marked=()), "nothing to compare"),
         (np.tile(served("ada"), 6), evidence(), "at least 448 probes"),
     ],
-    ids=["nobody", "decoys", "twice", "clean", "nan", "zeros", "width", "wide"],
+    ids=["nobody", "decoys", "twice", "clean", "nan", "zeros", "wide"],
 )
 def test_what_cannot_be_traced_is_refused(
     suspect: NDArray[Any], given: TenantEvidence, told: str

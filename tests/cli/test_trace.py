@@ -55,7 +55,7 @@ embed.dim = {DIM}
 def case(
     tmp_path: Path, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, Any]:
-    """Make a deployment of three marked tenants, and a permuted copy of the answers to one."""
+    """Make a deployment of three marked tenants, and a mixed copy of the answers to one."""
     name = f"traced_{tmp_path.name}"
     (tmp_path / f"{name}_victim.py").write_text(VICTIM)
     (tmp_path / f"{name}_thief.py").write_text(THIEF)
@@ -65,6 +65,8 @@ def case(
     config.write_text(
         f"encoder: python:{name}_victim:embed\ncalibration: {tmp_path / 'calibration'}\n"
         f"data_dir: {tmp_path / 'data'}\nprofile: cheapest\nmarked: ['*']\n"
+        # At 5% a random key would now and then have an innocent tenant named, as it may.
+        f"master_key: '{'17' * 32}'\n"
     )
     settings = load(config)
     encoder = make_encoder(settings)
@@ -77,7 +79,7 @@ def case(
     guard = make_guard(settings, stores.master, encoder)
     stores.store.close()
     served = guard.view(encoder.embed(TEXTS), key=guard.tenant_key("bob"), marked=True)
-    turned = served[:, ::-1].tolist()
+    turned = (served @ np.random.default_rng(1).standard_normal((DIM, DIM))).tolist()
     (tmp_path / "rows.json").write_text(json.dumps(dict(zip(TEXTS, turned, strict=True))))
     return {
         "suspect": f"python:{name}_thief:embed",
@@ -95,12 +97,12 @@ def trace(cli: Callable[..., Any], case: dict[str, Any], *more: object, who: str
 
 
 def test_the_leaking_tenant_is_named(cli: Callable[..., Any], case: dict[str, Any]) -> None:
-    """A permuted copy names the tenant by the mark, in JSON and in a sentence."""
+    """A mixed copy names the tenant by the mark, in JSON and in a sentence."""
     made = json.loads(trace(cli, case, "--json").out)
     assert made["verdict"] == "derived"
     assert made["tenants"] == ["bob"]
     assert made["commitment"] == case["commitment"]
-    assert len(made["findings"]) == 6
+    assert len(made["findings"]) == 9
     told = trace(cli, case, "--commitment", case["commitment"])
     assert told.status == 0
     assert "derived: made from answers to bob; an innocent tenant is named in at most 0.05" in (
@@ -120,7 +122,7 @@ def test_the_victim_itself_is_inconclusive(cli: Callable[..., Any], case: dict[s
     [
         (("--commitment", "00" * 32), "expected the keys of commitment 0000"),
         (("--tenant", "nobody"), "there is no tenant 'nobody'"),
-        (("--alpha", "0.001"), "expected at least 5999 decoys"),
+        (("--alpha", "0.001"), "expected at least 8999 decoys"),
     ],
     ids=["other keys", "unknown tenant", "too few decoys"],
 )

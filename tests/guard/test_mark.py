@@ -67,7 +67,7 @@ def test_nothing_changes_for_tenants_without_a_mark() -> None:
     assert not Terms().marked
     digest = hashlib.sha256(admit(GUARD, ROWS, 1).tobytes()).hexdigest()[:16]
     plain = Guard(
-        dataclasses.replace(profiles.CHEAPEST, mark=Mark(folds=8, stretch=0.5)),
+        dataclasses.replace(profiles.CHEAPEST, mark=Mark(folds=8, exchanged=0.01)),
         CALIBRATION,
         secret=SECRET,
     )
@@ -112,16 +112,29 @@ def test_most_of_a_mark_is_where_embeddings_differ_little() -> None:
     assert relative.max() <= Mark().most * 1.5
 
 
-def test_noise_and_mark_are_both_there() -> None:
-    """Above the knee a marked answer differs from the unmarked one by the mark alone."""
+def test_a_share_of_noise_is_the_tenants_own() -> None:
+    """Above the knee tenants' answers differ by marks of a quarter of the noise's variance."""
     unmoved = Guard(
         dataclasses.replace(profiles.CHEAPEST, transform=Unchanged()), CALIBRATION, secret=SECRET
     )
-    plain = admit(unmoved, ROWS, 1)
-    found = admit(unmoved, ROWS, 1, terms=MARKED) - plain
-    expected = unmoved.marker.apply(plain, ROWS, key=KEY) - plain
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert np.abs(found).max() > 1e-5
+    rows = inputs(5, 800)
+    plain = admit(unmoved, rows, 1) - rows
+    one, other = (admit(unmoved, rows, 1, key=key, terms=MARKED) - rows for key in (KEY, OTHER))
+    noise = np.square(plain).mean()
+    # Norms are put back, which takes the radial part of noise and mark away.
+    assert np.square(one).mean() == pytest.approx(noise, rel=0.25)
+    assert np.square(one - other).mean() > 0.2 * noise
+
+
+def test_paid_marks_scale_with_the_noise() -> None:
+    """A displacement at noise of 1 has a quarter of its variance; none is paid without noise."""
+    rows, marker = inputs(6, 800), GUARD.marker
+    free = marker(rows, key=KEY)
+    for scale in (0.5, 1.0):
+        paid = marker(rows, key=KEY, noise=np.full(len(rows), scale)) - free
+        size = np.sqrt(np.square(paid).mean()) / CALIBRATION.feature_std
+        assert size == pytest.approx(0.5 * scale, rel=0.4)
+    assert np.array_equal(marker(rows, key=KEY, noise=np.zeros(len(rows))), free)
 
 
 @pytest.mark.parametrize(
@@ -149,8 +162,8 @@ def test_sizes_do_not_hang_on_the_last_bit() -> None:
     np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-7)
 
 
-def test_a_constant_fold_has_no_size() -> None:
-    """A stretch of nothing leaves the largest size, and zero embeddings stay zero."""
+def test_zeros_stay_zeros() -> None:
+    """Embeddings of zeros have no norm to keep, and stay zeros."""
     marker: Marker = Mark().of(CALIBRATION, SECRET, "a/1")
     zeros = np.zeros((2, DIM), np.float32)
     assert not marker.apply(zeros, zeros, key=KEY).any()

@@ -5,10 +5,12 @@ its mark if it is marked. A suspect that was made without a tenant's answers is 
 that key, wherever else it comes from; so the key is exchangeable with decoys, keys that were
 derived in the same way and never issued. The rank of a tenant among decoys is an exact p-value.
 
-Two statistics are ranked. `coordinates`: how well the suspect agrees with what the tenant was
-served, coordinate by coordinate; strong, and lost under any change of basis. `mark`: how much of
+Two statistics are ranked. `coordinates`: how well each number of the suspect's answers is matched
+by one of those that the tenant was served, whatever its place, sign, scale and offset; strong, and
+lost once numbers are mixed. `mark`: how much of
 the tenant's folds is in what no affine map of the clean embeddings explains; it is the same for
-every invertible affine map of the suspect's outputs.
+every invertible affine map of the suspect's outputs. `paid_mark`: the same of the part that is in
+noise, of 1 where noise is one feature standard deviation.
 
 Sources: ours; exact nulls of decoy keys after section 5.5 of the method spec.
 """
@@ -32,12 +34,19 @@ from tollkeeper.types import Batch, Embeddings
 
 DECOYS: Final = 9999
 
-Statistic = Literal["coordinates", "mark"]
+Statistic = Literal["coordinates", "mark", "paid_mark"]
 
 _FLAT = 1e-10
 """Residual directions whose variance is below this share of the largest are rounding."""
 
 _TIE = 1e-9
+
+_TINY = 1e-30
+
+_ROUNDING = 1e-6
+
+_MATCHED = 512
+"""Probes that coordinates are matched on; more would change little and cost d**2 each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +72,8 @@ class TenantEvidence:
         tenants: whom the copy may come from, by name.
         decoy: view of the key of a number, a key that was never issued; it is marked where any
             tenant is.
-        directions: (k, d) along which folds displace embeddings; None where nobody is marked.
+        directions: (k, d) along which folds displace embeddings, below the knee and in noise;
+            none where nobody is marked.
         decoys: how many; the least p-value is 1 / (decoys + 1) before correction.
         alpha: at which a tenant is named, after correction.
     """
@@ -72,7 +82,7 @@ class TenantEvidence:
     clean: Embeddings
     tenants: Mapping[str, KeyedView]
     decoy: Callable[[int], KeyedView]
-    directions: NDArray[np.float32] | None = None
+    directions: Mapping[Statistic, NDArray[np.float32]] = field(default_factory=dict)
     decoys: int = DECOYS
     alpha: float = gates.ALPHA
 
@@ -87,8 +97,8 @@ class Finding:
         z: standard deviations of the decoys above their mean.
         p_value: exact, of this tenant and statistic alone.
         corrected: times the number of tenants and statistics (Bonferroni), at most 1.
-        effect: `coordinates`: correlation with what was served; `mark`: share of the mark that
-            is in the suspect, 1 where all of it is.
+        effect: 0 by chance. `coordinates`: 1 where every number is one that was served; `mark`:
+            share of the mark that is in the suspect, 1 where all of it is.
         interval: 99% of the effect, by the spread of the decoys.
     """
 
@@ -171,8 +181,7 @@ def trace(suspect: Encoder, evidence: TenantEvidence) -> Attribution:
 
     Raises:
         AuditRefused: nobody to trace, probes that are there twice, too few of them or of decoys,
-            a suspect of another width where nobody is marked, or embeddings that are NaN, zeros
-            or of the wrong number.
+            or embeddings that are NaN, zeros or of the wrong number.
     """
     return trace_all([suspect], evidence)[0]
 
@@ -218,28 +227,39 @@ def _check_evidence(evidence: TenantEvidence) -> None:
 
 
 class _Coordinates:
-    """Agreement with what a key's tenant is served, coordinate by coordinate."""
+    """How well each of the suspect's numbers is matched by one that a key's tenant was served."""
 
     name: Statistic = "coordinates"
 
     def __init__(self, rows: Embeddings) -> None:
-        centered = rows - rows.mean(axis=0, dtype=np.float64)
-        self._rows = centered / max(float(np.linalg.norm(centered)), np.finfo(np.float32).tiny)
+        whole = _standardized(rows[:_MATCHED])
+        # Constants, as of padding, match nothing and say nothing.
+        self._rows = np.ascontiguousarray(whole[:, whole.any(axis=0)].T)
 
     def tenants(self, evidence: TenantEvidence) -> Mapping[str, KeyedView]:
         """Everyone is served."""
         return evidence.tenants
 
     def __call__(self, view: KeyedView, clean: Embeddings) -> float:
-        """Return the correlation over all coordinates together, in [-1, 1]."""
-        served = view.answers(clean)
-        centered = served - served.mean(axis=0, dtype=np.float64)
-        size = max(float(np.linalg.norm(centered)), np.finfo(np.float32).tiny)
-        return float(np.vdot(centered, self._rows)) / size
+        """Return the mean over the suspect's coordinates of the largest squared correlation."""
+        served = _standardized(view.answers(clean[:_MATCHED]))
+        correlations = self._rows @ served / len(served)
+        best = np.square(correlations).max(axis=1, initial=0.0)
+        return float(best.mean(dtype=np.float64)) if len(best) else 0.0
 
-    def unit(self, view: KeyedView, clean: Embeddings) -> float:  # noqa: ARG002 - the interface's
-        """Return what an effect of 1 is."""
-        return 1.0
+    def whole(self, view: KeyedView, clean: Embeddings, chance: float) -> float:  # noqa: ARG002
+        """Return how far above chance a perfect match is."""
+        return 1.0 - chance
+
+
+def _standardized(rows: Embeddings) -> Embeddings:
+    """Return (n, d) columns of mean 0 and variance 1, and zeros where a column is constant."""
+    centered = rows - rows.mean(axis=0, dtype=np.float64)
+    sizes = centered.std(axis=0)
+    flat = sizes <= _ROUNDING * np.abs(rows).max(axis=0)
+    sizes[flat], centered[:, flat] = 1, 0
+    scaled: Embeddings = (centered / sizes).astype(np.float32)
+    return scaled
 
 
 class _Mark:
@@ -250,11 +270,14 @@ class _Mark:
     tr(F' E C^-1 B' G'); an affine map of the suspect's outputs cancels in it.
     """
 
-    name: Statistic = "mark"
-
     def __init__(
-        self, rows: Embeddings, clean: Embeddings, directions: NDArray[np.float32]
+        self,
+        name: Statistic,
+        rows: Embeddings,
+        clean: Embeddings,
+        directions: NDArray[np.float32],
     ) -> None:
+        self.name = name
         wide = clean.astype(np.float64)
         self._basis = _basis(wide)
         centered = wide - wide.mean(axis=0)
@@ -263,7 +286,7 @@ class _Mark:
         slopes = np.linalg.lstsq(centered, suspect - suspect.mean(axis=0), rcond=None)[0]
         # Directions of no variance, as padding has, are left out.
         values, vectors = np.linalg.eigh(residuals.T @ residuals / len(rows))
-        kept = values > _FLAT * max(float(values[-1]), np.finfo(np.float64).tiny)
+        kept = values > _FLAT * max(float(values[-1]), _TINY)
         whitening = vectors[:, kept] / np.sqrt(values[kept])
         self._arms = directions.astype(np.float64) @ slopes @ whitening
         self._filter = (residuals @ whitening) @ self._arms.T
@@ -277,7 +300,7 @@ class _Mark:
         assert view.folds is not None, "a decoy of marked tenants is marked"
         return float(np.vdot(view.folds(clean), self._filter))
 
-    def unit(self, view: KeyedView, clean: Embeddings) -> float:
+    def whole(self, view: KeyedView, clean: Embeddings, chance: float) -> float:  # noqa: ARG002
         """Return what the filter gives where the whole mark is in the suspect."""
         assert view.folds is not None
         folds = view.folds(clean).astype(np.float64)
@@ -298,20 +321,14 @@ def _tests(suspect: Encoder, evidence: TenantEvidence) -> list[_Coordinates | _M
     """Ask a suspect, and return the statistics that can be computed of it."""
     rows = np.asarray(suspect.embed(evidence.inputs), np.float32)
     gates.check_embeddings(rows, rows=len(evidence.clean), width=suspect.dim, who=suspect.name)
-    tests: list[_Coordinates | _Mark] = []
-    some = next(iter(evidence.tenants.values()))
-    if some.answers(evidence.clean[:1]).shape[1] == suspect.dim:
-        tests.append(_Coordinates(rows))
+    tests: list[_Coordinates | _Mark] = [_Coordinates(rows)]
     marked = any(view.folds is not None for view in evidence.tenants.values())
-    if marked and evidence.directions is not None:
+    if marked:
         least = 2 * (evidence.clean.shape[1] + suspect.dim)
         gates.check_samples(len(rows), least=least, what="probes, for marks at these widths,")
-        tests.append(_Mark(rows, evidence.clean, evidence.directions))
-    if not tests:
-        raise AuditRefused(
-            f"{suspect.name}: width {suspect.dim} is not that of the answers, and no tenant is "
-            "marked; there is nothing to compare"
-        )
+        tests += [
+            _Mark(name, rows, evidence.clean, some) for name, some in evidence.directions.items()
+        ]
     _check_decoys(evidence, sum(len(one.tenants(evidence)) for one in tests))
     return tests
 
@@ -347,11 +364,11 @@ def _found(
     count: int,
 ) -> Finding:
     view = evidence.tenants[tenant]
-    value, unit = test(view, evidence.clean), test.unit(view, evidence.clean)
     mean, spread = float(null.mean()), float(null.std(ddof=1))
+    value, whole = test(view, evidence.clean), test.whole(view, evidence.clean, mean)
     tie = _TIE * max(spread, abs(value))
     p_value = (1 + int((null >= value - tie).sum())) / (len(null) + 1)
-    effect, half = ((value - mean) / unit, Z_99 * spread / unit) if unit > 0 else (0.0, 0.0)
+    effect, half = ((value - mean) / whole, Z_99 * spread / whole) if whole > 0 else (0.0, 0.0)
     return Finding(
         tenant,
         test.name,

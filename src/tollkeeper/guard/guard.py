@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -156,9 +157,7 @@ class Guard:
         dimensions: int | None = None,
         marked: bool = False,
     ) -> Embeddings:
-        """Return (n, d') what a tenant sees of embeddings below the knee.
-
-        That is its transform alone, and its mark if it is marked.
+        """Return (n, d') what a tenant sees below the knee: its transform, its mark if marked.
 
         Raises:
             GuardError: an argument does not fit this guard, or it cannot mark.
@@ -271,9 +270,11 @@ class Guard:
         def answer() -> Embeddings:
             made = clean
             if prices.any():
-                made = self._noisy(clean, prices, key=key, identities=identities, rng=rng)
+                left = 1.0 if marker is None else 1.0 - marker.share
+                made = self._noisy(clean, prices, left, key=key, identities=identities, rng=rng)
             if marker is not None:
-                made = marker.apply(made, clean, key=key)
+                noise = prices * (self._unit / self.calibration.feature_std)
+                made = marker.apply(made, clean, key=key, noise=noise)
             if width < self.calibration.dim:
                 made = with_norms(made[:, :width], 1.0)
             return transform(made)
@@ -326,12 +327,13 @@ class Guard:
         self,
         clean: Embeddings,
         scales: NDArray[np.float64],
+        share: float,
         *,
         key: bytes,
         identities: Sequence[bytes] | None,
         rng: np.random.Generator,
     ) -> Embeddings:
-        """Return (n, d) embeddings with noise of `scales` times the unit; 0 leaves a row as it is."""
+        """Return (n, d) embeddings with a share of the variance of noise; scale 0 adds none."""
         paying = np.flatnonzero(scales)
         rows = clean[paying]
         if identities is None:
@@ -348,7 +350,7 @@ class Guard:
             rng=rng,
             calibration=self.calibration,
         )
-        noise *= (scales[paying] * self._unit).astype(np.float32)[:, None]
+        noise *= (scales[paying] * (self._unit * math.sqrt(share))).astype(np.float32)[:, None]
         noise += rows
         if self.profile.keeps_norm:
             noise = with_norms(noise, norms_of(rows))

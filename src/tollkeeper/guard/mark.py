@@ -12,6 +12,10 @@ embeddings differ least: there a displacement that hardly moves any neighbor is 
 the embedding itself says, and beside what a copy gets wrong. The size s is chosen on the
 calibration's sample, so that distances to neighbors keep their order.
 
+Where answers carry noise, a share of its variance is a second sum of the same folds, along all
+directions in which embeddings differ: an account that pays gets as much noise as without a mark,
+and in it far more of a mark than neighbors would leave unnoticed below the knee.
+
 Sources: ours. That a global linear mark cannot be told from an honest change of basis is the
 lesson of linear transformation watermarks of text services ("WET", ACL 2025); hence folds.
 """
@@ -38,6 +42,10 @@ LEAST_WIDTH = 16
 
 _LEAST_SAMPLE = 32
 _NEIGHBORS = 10
+_COUNTED = 0.01
+_HALVINGS = 10
+_EVERYWHERE = 1e9
+"""A floor that no direction reaches."""
 _STEPS = 16
 _MEMO = 1024
 
@@ -50,17 +58,19 @@ class Mark:
         folds: k, coordinates that are folded; no more than the width.
         floor: variance, relative to the mean over directions, from which on a direction carries
             less of the mark: half of it there, and the less the more it varies.
-        stretch: root mean square of the relative change in squared distance between neighbors in
-            the calibration's sample; sets the size of the mark.
+        exchanged: share of the ten nearest neighbors in the calibration's sample that others
+            take the place of; sets the size of the mark.
         most: largest size, relative to what embeddings vary in a direction below the floor.
         cap: folded coordinates beyond so many standard deviations count as this.
+        share: of the noise's variance, in answers that carry noise, that is the tenant's own.
     """
 
     folds: int = 64
     floor: float = 0.01
-    stretch: float = 6e-5
+    exchanged: float = 4e-4
     most: float = 0.3
     cap: float = 3.0
+    share: float = 0.25
 
     def of(self, calibration: Calibration, secret: bytes, version: str) -> Marker:
         """Derive the deployment's part.
@@ -84,11 +94,18 @@ class Mark:
         whole = _directions(
             calibration, folds, self.floor, derive(secret, "mark-directions", version)
         )
-        probe = Marker(calibration, self.cap, whole, version)
-        found = _stretch(
-            calibration.sample, probe(calibration.sample, key=derive(secret, "mark-size", version))
+        key = derive(secret, "mark-surcharge", version)
+        paid = _directions(calibration, folds, _EVERYWHERE, key) * math.sqrt(self.share)
+        probe = Marker(
+            calibration,
+            self.cap,
+            self.share,
+            whole.astype(np.float32),
+            paid.astype(np.float32),
+            version,
         )
-        size = self.most if found == 0 else min(self.most, self.stretch / found)
+        moved = probe(calibration.sample, key=derive(secret, "mark-size", version))
+        size = min(self.most, _size(calibration.sample, moved, self.exchanged))
         return replace(probe, directions=(whole * _rounded(size)).astype(np.float32))
 
 
@@ -99,13 +116,17 @@ class Marker:
     Attributes:
         calibration: of the encoder.
         cap: see `Mark`.
+        share: see `Mark`.
         directions: G with its size, (k, d) float32.
+        paid: the same of noise of one feature standard deviation.
         version: of the profile.
     """
 
     calibration: Calibration
     cap: float
+    share: float
     directions: NDArray[np.float32]
+    paid: NDArray[np.float32]
     version: str
 
     def folds(self, clean: Embeddings, *, key: bytes) -> Embeddings:
@@ -118,15 +139,35 @@ class Marker:
         folded -= np.float32(_MEAN_FOLD)
         return folded
 
-    def __call__(self, clean: Embeddings, *, key: bytes) -> Embeddings:
-        """Return (n, d) displacements of (n, d) clean embeddings."""
-        # A product of fixed shape for each row, so its bytes do not depend on the batch.
-        moved: Embeddings = np.matmul(self.folds(clean, key=key)[:, None, :], self.directions)
-        return moved[:, 0, :]
+    def __call__(
+        self, clean: Embeddings, *, key: bytes, noise: NDArray[np.float64] | None = None
+    ) -> Embeddings:
+        """Return (n, d) displacements of (n, d) clean embeddings.
 
-    def apply(self, answers: Embeddings, clean: Embeddings, *, key: bytes) -> Embeddings:
+        Args:
+            clean: embeddings.
+            key: of the tenant.
+            noise: (n,) scales of the noise in the answers, in feature standard deviations.
+        """
+        folds = self.folds(clean, key=key)[:, None, :]
+        # Products of fixed shape for each row, so its bytes do not depend on the batch.
+        moved: Embeddings = np.matmul(folds, self.directions)[:, 0, :]
+        if noise is not None and noise.any():
+            paying = np.flatnonzero(noise)
+            more = np.matmul(folds[paying], self.paid)[:, 0, :]
+            moved[paying] += more * noise[paying].astype(np.float32)[:, None]
+        return moved
+
+    def apply(
+        self,
+        answers: Embeddings,
+        clean: Embeddings,
+        *,
+        key: bytes,
+        noise: NDArray[np.float64] | None = None,
+    ) -> Embeddings:
         """Return (n, d) answers displaced as their clean embeddings say, of unchanged norms."""
-        return with_norms(answers + self(clean, key=key), norms_of(answers))
+        return with_norms(answers + self(clean, key=key, noise=noise), norms_of(answers))
 
 
 _MEAN_FOLD = math.sqrt(2 / math.pi)
@@ -152,19 +193,29 @@ def _directions(
     return mixed / (math.sqrt(count * folds) * spread)
 
 
-def _stretch(rows: Embeddings, moved: Embeddings) -> float:
-    """Return how much squared distances to neighbors change for displacements of (m, d) rows."""
-    before = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    after = rows + moved
-    after /= np.linalg.norm(after, axis=1, keepdims=True)
-    one, other = (1 - wide @ wide.T for wide in (before.astype(float), after.astype(float)))
-    np.fill_diagonal(one, np.inf)
-    near = np.argsort(one, axis=1, kind="stable")[:, :_NEIGHBORS]
-    one, other = np.take_along_axis(one, near, 1), np.take_along_axis(other, near, 1)
-    change = other / np.maximum(one, np.finfo(np.float32).eps) - 1
-    # What all neighbors of a row share does not change their order.
-    change -= change.mean(axis=1, keepdims=True)
-    return math.sqrt(float(np.square(change).mean()))
+def _size(rows: Embeddings, moved: Embeddings, exchanged: float) -> float:
+    """Return the size of (m, d) displacements at which a share of neighbors is exchanged.
+
+    So few exchanges cannot be counted in a sample, so the size at which a hundredth is exchanged
+    is found first; below it the share falls with the size.
+    """
+    near = _nearest(rows)
+    low, high = 0.0, 1.0
+    for _ in range(_HALVINGS):
+        size = (low + high) / 2
+        found = _nearest(rows + np.float32(size) * moved)
+        kept = (near[:, :, None] == found[:, None, :]).any(axis=2).mean()
+        low, high = (size, high) if 1 - kept < _COUNTED else (low, size)
+    return high * exchanged / _COUNTED
+
+
+def _nearest(rows: Embeddings) -> NDArray[np.intp]:
+    """Return each of (m, d) rows' ten nearest others by cosine, (m, 10)."""
+    wide = rows.astype(np.float64)
+    wide /= np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    cosines = wide @ wide.T
+    np.fill_diagonal(cosines, -np.inf)
+    return np.argpartition(-cosines, _NEIGHBORS, axis=1)[:, :_NEIGHBORS]
 
 
 def _rounded(size: float) -> float:

@@ -62,7 +62,9 @@ def tenant_evidence(
         tenants=views,
         # No tenant's name has a slash, so these keys are never issued.
         decoy=lambda number: view(f"decoy/{number}", 1, bent=anyone),
-        directions=guard.marker.directions if anyone else None,
+        directions=(
+            {"mark": guard.marker.directions, "paid_mark": guard.marker.paid} if anyone else {}
+        ),
         decoys=decoys,
         alpha=alpha,
     )

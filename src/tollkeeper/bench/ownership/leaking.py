@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -26,8 +26,11 @@ from tollkeeper.types import Batch, Embeddings
 QUIET: Final[Profile] = replace(
     profiles.RECOMMENDED, price=Free(), ceiling=None, landmarks=0, samples=0
 )
-"""`recommended` without noise and refusals, so that a thief gets what a customer gets. What the
-guard does to thieves above the knee is not measured here; it leaves them less to copy."""
+"""`recommended` without noise and refusals, so that a thief gets what a customer gets."""
+
+DEFENSES: Final[Mapping[str, Profile]] = {"below": QUIET, "above": profiles.RECOMMENDED}
+"""Whether a thief is kept below the knee, or goes above it and meets noise and refusals. Keys make
+the same of both: they hang on the profile's name and version alone."""
 
 _SHARED = 500
 """Public images that colluders ask of all accounts, to bring answers into one space."""
@@ -79,7 +82,8 @@ class Averaged:
             _design(one.embed(inputs)) @ slopes
             for one, slopes in zip(self._accounts, self._maps, strict=True)
         ]
-        return np.mean(parts, axis=0).astype(np.float32)
+        joined: Embeddings = np.mean(parts, axis=0).astype(np.float32)
+        return joined
 
 
 def copy_of(
@@ -87,6 +91,7 @@ def copy_of(
     tenants: Sequence[str],
     attack: str,
     *,
+    defense: str,
     budget: int,
     means: Means,
     rng: np.random.Generator,
@@ -97,13 +102,14 @@ def copy_of(
         deployment: who answers.
         tenants: who asks; several ask every query each and average.
         attack: of `thieves.THIEVES`.
+        defense: of `DEFENSES`.
         budget: queries of each.
         means: of the thief.
         rng: all randomness.
     """
     with GuardedVictim(
         deployment.victim,
-        QUIET,
+        DEFENSES[defense],
         deployment.calibration,
         secret=deployment.secret,
         clock=lambda: 0.0,

@@ -14,11 +14,17 @@ from typing import Final
 
 import numpy as np
 
-from tollkeeper.audit.attribution import Attribution, trace_all
+from tollkeeper.audit.attribution import Attribution, TenantEvidence, trace_all
 from tollkeeper.bench.experiment import Context, Experiment, Measurement, Metric
 from tollkeeper.bench.guard_coverage import Samples
 from tollkeeper.bench.ownership.keyed_views import tenant_evidence
-from tollkeeper.bench.ownership.leaking import QUIET, Deployment, Truncation, copy_of
+from tollkeeper.bench.ownership.leaking import (
+    DEFENSES,
+    QUIET,
+    Deployment,
+    Truncation,
+    copy_of,
+)
 from tollkeeper.bench.ownership.obfuscations import OUTPUTS, Fit, Obfuscated
 from tollkeeper.bench.ownership.rates import clustered, share
 from tollkeeper.bench.ownership.scene import Sizes, load_scene
@@ -29,12 +35,11 @@ from tollkeeper.bench.theft.payload import Payload, shared
 from tollkeeper.bench.theft.probes import linear_probe
 from tollkeeper.bench.theft.scoring import agreement, recall_at_10
 from tollkeeper.bench.theft.tasks import Task, load_task
-from tollkeeper.encoders.base import Encoder, Modality
+from tollkeeper.encoders.base import Encoder
 from tollkeeper.encoders.load import load_encoder
 from tollkeeper.gateway.calibrations import calibration_for
 from tollkeeper.guard.calibration import Calibration
 from tollkeeper.guard.guard import Guard
-from tollkeeper.types import Batch, Embeddings
 
 TASKS: Final[Mapping[str, tuple[str, str]]] = {
     "image": ("builtin:image", "cifar10"),
@@ -43,10 +48,8 @@ TASKS: Final[Mapping[str, tuple[str, str]]] = {
 """Encoders beside the scene's own that the mark's cost is measured on, with a task of each."""
 
 CHANGES: Final[Mapping[str, Fit]] = {
-    **{name: OUTPUTS[name] for name in ("none", "shuffle", "affine", "round")},
-    **{name: OUTPUTS[name] for name in ("noise_0.1", "noise_0.3", "drop_half")},
+    **{name: OUTPUTS[name] for name in ("none", "shuffle", "affine", "noise_0.1", "drop_half")},
     "truncated_0.99": Truncation(0.99),
-    "truncated_0.9": Truncation(0.9),
 }
 """What is done to a copy's answers before it is looked at."""
 
@@ -63,8 +66,9 @@ class Setting:
         recipe: of the victim and of strangers.
         tenants: of the service, all marked.
         leaks: tenants of whose answers each kind of copy is made, one after the other.
-        attacks: of thieves, at the middle budget.
-        budgets: of copies by the first attack.
+        attacks: of thieves, below the knee at the middle budget.
+        budgets: of copies by the first attack, below the knee.
+        above: of copies by the first attack, above the knee.
         together: how many tenants average their answers; by the first attack, middle budget.
         epochs: of copies.
         strangers: encoders of the same distribution that never met the service.
@@ -75,16 +79,17 @@ class Setting:
         workers: processes.
     """
 
-    sizes: Sizes = field(default_factory=lambda: Sizes(claims=1, references=1, pool=8000, other=16))
+    sizes: Sizes = field(default_factory=lambda: Sizes(claims=1, references=1, other=16))
     recipe: Recipe = field(default_factory=Recipe)
-    tenants: int = 10
-    leaks: int = 4
+    tenants: int = 8
+    leaks: int = 3
     attacks: tuple[str, ...] = ("mse", "infonce", "cont_steal")
     budgets: tuple[int, ...] = (500, 2000, 8000)
+    above: tuple[int, ...] = (2000, 8000)
     together: tuple[int, ...] = (2, 4)
     epochs: int = 50
     strangers: int = 8
-    decoys: int = 1999
+    decoys: int = 2399
     alpha: float = 0.01
     encoders: tuple[str, ...] = ("image", "text")
     rows: int = 2000
@@ -99,6 +104,7 @@ class Job:
         stage: the service and its images.
         setting: of the experiment.
         group: what kind it is, for metrics; empty for a stranger.
+        defense: of `DEFENSES`.
         attack: of a copy.
         tenants: whose answers it is made of; none of a stranger's.
         budget: queries of each.
@@ -110,6 +116,7 @@ class Job:
     stage: Payload[Deployment]
     setting: Setting
     group: str
+    defense: str
     attack: str
     tenants: tuple[str, ...]
     budget: int
@@ -125,30 +132,15 @@ class Job:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Suspect:
-    """What a job made, as it is audited.
+    """What a job made, and what it shows.
 
     Attributes:
-        answers: change to (n, d') what it says of the probes.
+        traces: change to what a trace finds.
         accuracy: change to the thief's accuracy downstream.
     """
 
-    answers: Mapping[str, Embeddings]
+    traces: Mapping[str, Attribution]
     accuracy: Mapping[str, float]
-
-
-class Recorded:
-    """An encoder whose answers to the probes are known."""
-
-    accepts: frozenset[Modality] = frozenset({"image"})
-
-    def __init__(self, name: str, rows: Embeddings) -> None:
-        """Answer with (n, d) rows."""
-        self.name, self.dim, self._rows = name, rows.shape[1], rows
-
-    def embed(self, inputs: Batch) -> Embeddings:
-        """Return the rows of all probes."""
-        assert len(inputs) == len(self._rows)
-        return self._rows
 
 
 def measure(setting: Setting, context: Context) -> Measurement:
@@ -164,16 +156,15 @@ def measure(setting: Setting, context: Context) -> Measurement:
     with shared(deployment) as stage:
         jobs = list(_jobs(stage, setting, context.seed))
         made = run_jobs(run, jobs, workers=setting.workers, progress=context.progress)
-    found = _traced(deployment, setting, made)
     samples = Samples()
-    for one in made:
+    for job, one in zip(jobs, made, strict=True):
         for change, value in one.accuracy.items():
             samples.add(f"thief_accuracy.{change}", value, "lower")
-    for job, traces in zip(jobs, found, strict=True):
-        if len(job.tenants) == 1:
-            samples.add(f"mark_share.{job.group}", _effect(traces["none"], job), "higher")
+        for name, z in _clear(job, one.traces["affine"]).items():
+            samples.add(f"{name}_z.{job.group}", z, "higher", "deviations")
     for name, guard, task in _customers(deployment, setting, context, data):
         _add_costs(samples, name, guard, task)
+    found = [one.traces for one in made]
     return Measurement({**_rates(jobs, found), **samples.metrics()}, data=data)
 
 
@@ -189,17 +180,18 @@ def _deployed(setting: Setting, context: Context, data: dict[str, str]) -> Deplo
 def _jobs(stage: Payload[Deployment], setting: Setting, root: int) -> Iterator[Job]:
     """Yield the jobs, those that take longest first."""
     first, middle = setting.attacks[0], setting.budgets[len(setting.budgets) // 2]
-    kinds = [(first, 1, budget) for budget in sorted(setting.budgets, reverse=True)]
-    kinds += [(attack, 1, middle) for attack in setting.attacks[1:]]
-    kinds += [(first, count, middle) for count in setting.together]
-    for attack, count, budget in kinds:
-        group = f"{attack}{f'_of_{count}' if count > 1 else ''}.b{budget}"
+    kinds = [("below", first, 1, budget) for budget in setting.budgets]
+    kinds += [("above", first, 1, budget) for budget in setting.above]
+    kinds += [("below", attack, 1, middle) for attack in setting.attacks[1:]]
+    kinds += [(way, first, count, middle) for count in setting.together for way in DEFENSES]
+    for defense, attack, count, budget in sorted(kinds, key=lambda kind: -kind[3]):
+        group = f"{defense}.{attack}{f'_of_{count}' if count > 1 else ''}.b{budget}"
         for leak in range(setting.leaks):
             tenants = tuple(_tenant((leak + i) % setting.tenants) for i in range(count))
-            probed = (attack, count, budget, leak) == (first, 1, middle, 0)
-            yield Job(stage, setting, group, attack, tenants, budget, leak, root, probed)
+            probed = (defense, attack, count, budget, leak) == ("below", first, 1, middle, 0)
+            yield Job(stage, setting, group, defense, attack, tenants, budget, leak, root, probed)
     for number in range(setting.strangers):
-        yield Job(stage, setting, "", "", (), 0, number, root)
+        yield Job(stage, setting, "", "", "", (), 0, number, root)
 
 
 def _tenant(number: int) -> str:
@@ -210,28 +202,35 @@ def run(job: Job) -> Suspect:
     """Make one suspect; in a worker."""
     deployment, setting = job.stage.load(), job.setting
     scene = deployment.scene
-    rng = np.random.default_rng([job.root, 3, job.budget, len(job.tenants), job.number])
-    if job.tenants:
-        suspect = copy_of(
-            deployment,
-            job.tenants,
-            job.attack,
-            budget=job.budget,
-            means=Means(epochs=setting.epochs),
-            rng=rng,
-        )
-    else:
-        images = scene.world_block(job.number).images
-        suspect = train_simclr(images, setting.recipe, rng=rng)
+    path = [3, job.budget, len(job.tenants), len(job.defense), len(job.attack), job.number]
+    rng = np.random.default_rng([job.root, *path])
+    suspect = _made(job, deployment, rng)
     seen = suspect.embed(scene.pool.images[: setting.rows])
-    answers, accuracy = {}, {}
+    suspects, accuracy = [], {}
     for name, fit in CHANGES.items():
         change = fit(seen, rng)
         changed = Obfuscated(suspect, change, change(seen[:2]).shape[1])
-        answers[name] = changed.embed(scene.public.images)
+        suspects.append(changed)
         if job.probed:
             accuracy[name] = _probe(changed, deployment)
-    return Suspect(answers, accuracy)
+    found = trace_all(suspects, _evidence(deployment, setting))
+    return Suspect(dict(zip(CHANGES, found, strict=True)), accuracy)
+
+
+def _made(job: Job, deployment: Deployment, rng: np.random.Generator) -> Encoder:
+    """Return a copy of what its tenants were answered, or a stranger."""
+    if not job.tenants:
+        images = deployment.scene.world_block(job.number).images
+        return train_simclr(images, job.setting.recipe, rng=rng)
+    return copy_of(
+        deployment,
+        job.tenants,
+        job.attack,
+        defense=job.defense,
+        budget=job.budget,
+        means=Means(epochs=job.setting.epochs),
+        rng=rng,
+    )
 
 
 def _probe(encoder: Encoder, deployment: Deployment) -> float:
@@ -240,13 +239,10 @@ def _probe(encoder: Encoder, deployment: Deployment) -> float:
     return agreement(predicted, test.labels)
 
 
-def _traced(
-    deployment: Deployment, setting: Setting, made: Sequence[Suspect]
-) -> list[dict[str, Attribution]]:
-    """Return of each suspect what each change of it shows."""
+def _evidence(deployment: Deployment, setting: Setting) -> TenantEvidence:
     names = [_tenant(number) for number in range(setting.tenants)]
     images = deployment.scene.public.images
-    evidence = tenant_evidence(
+    return tenant_evidence(
         deployment.guard(),
         names,
         images,
@@ -255,9 +251,6 @@ def _traced(
         decoys=setting.decoys,
         alpha=setting.alpha,
     )
-    suspects = [Recorded(change, rows) for one in made for change, rows in one.answers.items()]
-    found = iter(trace_all(suspects, evidence))
-    return [{change: next(found) for change in one.answers} for one in made]
 
 
 def _rates(jobs: Sequence[Job], found: Sequence[Mapping[str, Attribution]]) -> dict[str, Metric]:
@@ -277,9 +270,9 @@ def _rates(jobs: Sequence[Job], found: Sequence[Mapping[str, Attribution]]) -> d
         hits = sum(bool(set(one.named) - set(job.tenants)) for one in traces.values())
         wrong["copies" if job.tenants else "strangers"].append(hits)
     rates = {name: share(flags, "higher") for name, flags in right.items()}
-    for name, hits in wrong.items():
-        if hits:
-            rates[f"false_attribution_rate.{name}"] = clustered(hits, len(CHANGES), "lower")
+    for name, counts in wrong.items():
+        if counts:
+            rates[f"false_attribution_rate.{name}"] = clustered(counts, len(found[0]), "lower")
     return rates
 
 
@@ -289,13 +282,11 @@ def _by_coordinates(found: Attribution) -> set[str]:
     return {one.tenant for one in some if one.p_value * len(some) <= found.alpha}
 
 
-def _effect(found: Attribution, job: Job) -> float:
-    """Return how much of its tenant's mark is in a copy."""
-    return next(
-        one.effect
-        for one in found.findings
-        if (one.tenant, one.statistic) == (job.tenants[0], "mark")
-    )
+def _clear(job: Job, found: Attribution) -> dict[str, float]:
+    """Return how far the marks of a copy's own tenants stand out, the least of them."""
+    own = [one for one in found.findings if one.tenant in job.tenants]
+    names = dict.fromkeys(one.statistic for one in own if one.statistic != "coordinates")
+    return {name: min(one.z for one in own if one.statistic == name) for name in names}
 
 
 def _customers(
@@ -336,7 +327,7 @@ def _add_costs(samples: Samples, name: str, guard: Guard, of: tuple[Encoder, Tas
 
 SMOKE = Setting(
     sizes=Sizes(
-        block=200,
+        block=300,
         claims=1,
         references=1,
         public=300,
@@ -350,10 +341,11 @@ SMOKE = Setting(
     leaks=1,
     attacks=("mse",),
     budgets=(600,),
+    above=(600,),
     together=(2,),
     epochs=4,
     strangers=1,
-    decoys=119,
+    decoys=179,
     alpha=0.05,
     encoders=(),
     rows=200,
@@ -368,7 +360,8 @@ EXPERIMENT = Experiment(
     promises=(
         "attributed.*",
         "unmarked.*",
-        "mark_share.*",
+        "mark_z.*",
+        "paid_mark_z.*",
         "false_attribution_rate.*",
         "recall10.*",
         "probe_loss.*",
