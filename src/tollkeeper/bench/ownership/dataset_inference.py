@@ -217,13 +217,16 @@ def _case(
     seed: tuple[int, ...],
 ) -> Case:
     """Return a case; in all modes where obfuscation is expected."""
+    honest = one.suspect.role == "independent" and not hidden
+    own = one.suspect.claim in (-1, claim) and not hidden
     return Case(
         name=f"judging {one.suspect.name}",
         claim=claim,
         scores=told.scores[claim],
-        plain=None if hidden else told.plain[claim],
+        plain=told.plain[claim] if own or honest else None,
+        swaps=honest,
         modes=MODES if hidden else PRIMARY,
-        resplits=setting.resplits if one.suspect.role == "independent" and not hidden else 0,
+        resplits=setting.resplits if honest else 0,
         seed=seed,
     )
 
