@@ -51,7 +51,7 @@ def test_an_exact_interval_covers_what_it_says() -> None:
     low, high = exact_interval(3, 50)
     assert binom.sf(2, 50, low) == pytest.approx(0.025)
     assert binom.cdf(3, 50, high) == pytest.approx(0.025)
-    assert exact_interval(0, 20) == (0.0, pytest.approx(1 - 0.025 ** (1 / 20)))
+    assert exact_interval(0, 20) == pytest.approx((0, 1 - 0.025 ** (1 / 20)))
     assert exact_interval(20, 20)[1] == 1
 
 
@@ -67,8 +67,8 @@ def test_clusters_widen_an_interval() -> None:
 
 def test_no_hit_is_not_certainty() -> None:
     """Without any hit the interval's upper end is that of as many independent draws."""
-    metric = clustered([0] * 20, 1000, "lower")
-    assert metric.interval == (0, pytest.approx(1 - 0.025 ** (1 / 20_000)))
+    interval = clustered([0] * 20, 1000, "lower").interval
+    assert interval == pytest.approx((0, 1 - 0.025 ** (1 / 20_000)))
     assert share([True, False], "higher").value == 0.5
 
 
