@@ -35,6 +35,7 @@ THEFT = [
     "prediction-responses",
     "tenant-mark",
     "audit-speed",
+    "dataset-inference",
 ]
 
 

@@ -40,6 +40,7 @@ _LAB = (
     "predict.prediction_responses",
     "ownership.tenant_mark",
     "ownership.audit_speed",
+    "ownership.dataset_inference",
 )
 """Modules with an experiment that needs the lab tools, most of them."""
 

@@ -207,9 +207,11 @@ def make(
         return _trained(made, scene, training, rng)
     claim = scene.claims[suspect.claim]
     asked = {"pool": scene.pool, "private": claim.private, "held": claim.held, **scene.others}
+    # Not on held-out images: those are used for nothing.
+    sample = np.concatenate([claim.private.images, scene.public.images])
     return steal(
         made.attack,
-        _asked(owners[suspect.claim], made.profile, claim.held.images, rng),
+        _asked(owners[suspect.claim], made.profile, sample, rng),
         asked[made.asks].images,
         budget=made.budget,
         rng=rng,

@@ -81,18 +81,22 @@ def tabled(
 def facts(judged: Iterable[Judged]) -> dict[str, Any]:
     """Return each ruling, for diagnostics."""
     return {
-        "/".join(filter(None, (one.label, one.suspect.name, f"claim{one.claim}", one.hidden))): {
+        "/".join(filter(None, (_full_name(one.suspect), f"claim{one.claim}", one.hidden))): {
             "t": one.ruling.t,
             "t_uncalibrated": one.ruling.plain_t,
             "p": one.ruling.p,
             "p_reference": one.ruling.p_reference,
             "log10_e": float(np.log10(max(one.ruling.e, 1e-300))),
             "derived": one.ruling.derived,
-            "owner": one.suspect.claim,
             **{f"t_{mode}": t for mode, t in one.ruling.by_mode.items()},
         }
         for one in judged
     }
+
+
+def _full_name(suspect: Suspect) -> str:
+    """Return a name that no other suspect has: owners have thieves of the same name."""
+    return suspect.name if suspect.claim < 0 else f"{suspect.name}@owner{suspect.claim}"
 
 
 def _accusations(plain: Sequence[Judged], claims: int, resplits: int) -> dict[str, Metric]:
