@@ -40,8 +40,9 @@ class Draws:
     def uniform(self, *shape: int) -> NDArray[np.float64]:
         """Return numbers of [0, 1) in this shape, multiples of 2^-53."""
         count = int(np.prod(shape, dtype=np.int64))
-        drawn: NDArray[np.float64] = (self.words(count) >> np.uint64(11)) * 2.0**-53
-        return drawn.reshape(shape)
+        # Not a shift by a plain integer, which older versions of numpy turn into a float.
+        whole = (self.words(count) >> np.uint64(11)).astype(np.float64)
+        return whole.reshape(shape) * 2.0**-53
 
     def normal(self, *shape: int) -> NDArray[np.float64]:
         """Return standard normal numbers in this shape (Box and Muller 1958).
