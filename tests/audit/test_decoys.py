@@ -11,6 +11,8 @@ from tollkeeper.audit.watermarks.decoys import (
     KeyStream,
     commitment_of,
     decoy_p,
+    decoy_test,
+    direction_p,
     mixed,
     require_earlier,
 )
@@ -91,10 +93,52 @@ def test_p_is_uniform_under_the_null() -> None:
     assert (np.abs(share - expected) < 4 * np.sqrt(expected * (1 - expected) / 4000)).all()
 
 
+def test_the_early_p_is_exact() -> None:
+    """Stopping at the tenth larger decoy keeps P(p <= a) at or below a."""
+    stream, rng = KeyStream(SEED, "early"), np.random.default_rng(6)
+    found = []
+    for _ in range(2000):
+        later = iter(rng.standard_normal(200))
+        true = float(rng.standard_normal())
+        p, seen = decoy_test(true, lambda _, it=later: next(it), stream, count=99, patience=10)
+        found.append(p)
+    for a in (0.01, 0.05, 0.2, 0.5):
+        assert np.mean(np.array(found) <= a + 1e-9) < a + 4 * np.sqrt(a * (1 - a) / 2000)
+
+
+def test_an_honest_suspect_needs_few_decoys() -> None:
+    """A statistic in the middle of the decoys ends early; one above all is compared with all."""
+    stream = KeyStream(SEED, "few")
+    p, seen = decoy_test(0.5, lambda draws: float(draws.uniform(1)[0]), stream, count=999)
+    assert len(seen) < 300
+    assert 0.3 < p < 0.7
+    p, seen = decoy_test(2.0, lambda draws: float(draws.uniform(1)[0]), stream, count=999)
+    assert (p, len(seen)) == (0.001, 999)
+
+
+def test_the_direction_p_is_that_of_many_random_keys() -> None:
+    """The closed form agrees with the share of random keys that are as close."""
+    rng = np.random.default_rng(7)
+    found, key = rng.standard_normal((2, 16))
+    key += 0.3 * found
+    cosine = found @ key / np.linalg.norm(found) / np.linalg.norm(key)
+    others = rng.standard_normal((40000, 16))
+    share = np.mean(
+        others @ found / np.linalg.norm(others, axis=1) / np.linalg.norm(found) >= cosine
+    )
+    assert direction_p(found, key) == pytest.approx(share, rel=0.1)
+    assert direction_p(found, -key) == pytest.approx(1 - direction_p(found, key))
+    assert direction_p(found, found) < 1e-100
+    with pytest.raises(AuditRefused, match="zero"):
+        direction_p(np.zeros(3), np.ones(3))
+
+
 def test_unusable_decoys_are_refused() -> None:
     """Too few decoys and statistics that are no numbers refuse the audit."""
     with pytest.raises(AuditRefused, match="at least 99"):
         decoy_p(1.0, np.zeros(98))
+    with pytest.raises(AuditRefused, match="at least 99"):
+        decoy_test(1.0, lambda _: 0.0, KeyStream(SEED, "a"), count=98)
     with pytest.raises(AuditRefused, match="NaN"):
         decoy_p(float("nan"), np.zeros(99))
     with pytest.raises(AuditRefused, match="NaN"):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import special
 
 from tollkeeper.errors import AuditRefused, ConfigurationError, EvidenceError
 
@@ -17,6 +18,9 @@ DECOYS = 9999
 
 FEWEST_DECOYS = 99
 """Below, no p-value can reach 1%."""
+
+PATIENCE = 100
+"""Decoys at least as large as the planted key after which `decoy_test` has seen enough."""
 
 SEED_BYTES = 16
 """A shorter secret could be guessed, and a guessed key be planted by anyone."""
@@ -148,6 +152,29 @@ def mixed(seed: bytes, beacon: bytes) -> bytes:
     return hmac.digest(seed, b"tollkeeper beacon\0" + beacon, "sha256")
 
 
+@dataclass(frozen=True, slots=True)
+class Commitment:
+    """What was published of a key, and when.
+
+    Attributes:
+        digest: `commitment_of` the seed of a drawn key, or the digest of a learned one.
+        committed_at: UTC seconds of its time stamp.
+        suspect_seen_at: UTC seconds of the suspect's first known appearance.
+    """
+
+    digest: str
+    committed_at: float
+    suspect_seen_at: float
+
+    def check(self) -> None:
+        """Refuse a key that may have been chosen to fit the suspect.
+
+        Raises:
+            EvidenceError: the commitment is not older than the suspect.
+        """
+        require_earlier(self.committed_at, self.suspect_seen_at)
+
+
 def require_earlier(committed_at: float, suspect_seen_at: float) -> None:
     """Refuse a key that may have been chosen to fit the suspect.
 
@@ -179,10 +206,81 @@ def decoy_p(true: float, decoys: ArrayLike) -> float:
         AuditRefused: too few decoys to reach 1%, or a statistic is not finite.
     """
     values = np.asarray(decoys, np.float64).ravel()
-    if values.size < FEWEST_DECOYS:
+    _require_enough(values.size)
+    _require_finite(true, values)
+    return float((1 + np.count_nonzero(values >= true)) / (1 + values.size))
+
+
+def decoy_test(
+    true: float,
+    statistic: Callable[[Draws], float],
+    stream: KeyStream,
+    *,
+    count: int = DECOYS,
+    patience: int = PATIENCE,
+) -> tuple[float, NDArray[np.float64]]:
+    """Return the exact p-value of a planted key, and the statistics of the decoys looked at.
+
+    An honest suspect is soon seen to be one: after `patience` decoys at least as large as the
+    planted key, p = patience / decoys so far, which is exact too.
+
+    Source: Besag and Clifford, "Sequential Monte Carlo p-values", Biometrika 1991, section 2.
+
+    Args:
+        true: statistic of the planted key, larger is more like a copy.
+        statistic: of a decoy, from its numbers, on the same inputs and answers.
+        stream: the keys.
+        count: most decoys.
+        patience: at least 1.
+
+    Raises:
+        AuditRefused: too few decoys to reach 1%, or a statistic is not finite.
+    """
+    _require_enough(count)
+    values, larger = [], 0
+    for draws in stream.decoys(count):
+        values.append(statistic(draws))
+        larger += values[-1] >= true
+        if larger == patience:
+            break
+    found = np.array(values)
+    _require_finite(true, found)
+    if larger == patience:
+        return patience / len(found), found
+    return float((1 + larger) / (1 + count)), found
+
+
+def direction_p(found: ArrayLike, key: ArrayLike) -> float:
+    """Return the chance that a random direction is as close to `found` as the planted `key` is.
+
+    The limit of infinitely many decoys, for a key of independent normal numbers and a statistic
+    that rises with cos(found, key): the cosine c of two directions in k dimensions, one of them
+    uniform, has t = c sqrt((k - 1) / (1 - c^2)) of Student's distribution with k - 1 degrees.
+
+    Args:
+        found: (k,) computed without knowing the key.
+        key: (k,) of the planted key.
+
+    Raises:
+        AuditRefused: nothing was found, or it is not finite.
+    """
+    a, b = np.asarray(found, np.float64), np.asarray(key, np.float64)
+    length = float(np.linalg.norm(a) * np.linalg.norm(b))
+    if not (np.isfinite(length) and length > 0):
+        raise AuditRefused("the direction to compare with the key is zero, NaN or infinite")
+    cosine = float(np.clip(a @ b / length, -1, 1))
+    # Rounding leaves no more of 1 - c^2 than this.
+    spread = max(1 - cosine**2, 1e-15)
+    return max(float(special.stdtr(a.size - 1, -cosine * np.sqrt((a.size - 1) / spread))), 1e-300)
+
+
+def _require_enough(count: int) -> None:
+    if count < FEWEST_DECOYS:
         raise AuditRefused(
-            f"expected at least {FEWEST_DECOYS} decoys, got {values.size}; fewer reach no 1%"
+            f"expected at least {FEWEST_DECOYS} decoys, got {count}; fewer reach no 1%"
         )
+
+
+def _require_finite(true: float, values: NDArray[np.float64]) -> None:
     if not (np.isfinite(true) and np.isfinite(values).all()):
         raise AuditRefused("a statistic of the planted key or of a decoy is NaN or infinite")
-    return float((1 + np.count_nonzero(values >= true)) / (1 + values.size))
