@@ -17,6 +17,8 @@ from tollkeeper.types import Batch
 
 Kind = Literal["mlp", "conv"]
 
+KINDS: tuple[Kind, ...] = ("mlp", "conv")
+
 _SHIFT = 0.45  # subtracted from [0, 1] pixels, about the mean of CIFAR-10
 
 
@@ -35,7 +37,7 @@ class Small:
 
     def build(self, dim: int, rng: np.random.Generator) -> nn.Module:
         """Return an untrained network from images (n, 3, 16, 16), uint8 or [0, 1], to (n, dim)."""
-        if self.kind not in ("mlp", "conv"):
+        if self.kind not in KINDS:
             raise ConfigurationError(f"expected a network mlp or conv, got {self.kind!r}")
         with seeded_init(rng):
             body = _mlp(self.width, dim) if self.kind == "mlp" else _conv(self.width // 16, dim)
