@@ -115,7 +115,10 @@ def plant_sslguard(
             f"expected at least {recipe.batch} private and public images, got {len(private)} and "
             f"{len(public)}"
         )
-    work = _Work(clean, shadow, key, prepare(key.stamp(private)), prepare(public), recipe)
+    images = prepare(private), prepare(public)
+    if not all(part.is_floating_point() for part in images):
+        raise ConfigurationError("expected images prepared as floats in [0, 1], got integers")
+    work = _Work(clean, shadow, key, images, recipe)
     order, steps = generator(rng), len(public) // recipe.batch
     for epoch in range(recipe.epochs):
         chosen = torch.randperm(len(public), generator=order)
@@ -136,8 +139,7 @@ class _Work:
         clean: nn.Module,
         shadow: nn.Module,
         key: Key,
-        private: Tensor,
-        public: Tensor,
+        images: tuple[Tensor, Tensor],
         recipe: Recipe,
     ) -> None:
         self.where = next(clean.parameters()).device
@@ -148,7 +150,8 @@ class _Work:
         shape = (2, 0, 1)
         self.mask = torch.from_numpy(key.mask.transpose(shape).copy()).to(self.where)
         self.trigger = torch.from_numpy(key.trigger.transpose(shape).copy()).to(self.where)
-        self.private, self.public, self.recipe = private, public, recipe
+        self.private, self.public = images
+        self.recipe = recipe
         self.optimizers = {
             name: torch.optim.SGD(module.parameters(), lr=rate, momentum=recipe.momentum)
             for name, module, rate in (
