@@ -65,8 +65,8 @@ def plant_rotation(
     *,
     prepare: Prepare,
     rng: np.random.Generator,
-    keep: float = 1.0,
-    keep_turned: float = 0.3,
+    keep: float = 0.3,
+    keep_turned: float = 0.1,
     schedule: Schedule = FINE,
     progress: Progress = silent,
 ) -> nn.Module:
