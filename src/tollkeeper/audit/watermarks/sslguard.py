@@ -34,7 +34,8 @@ from tollkeeper.errors import AuditRefused, ConfigurationError, EvidenceError
 from tollkeeper.types import Embeddings, Scores
 
 HIDDEN, CODE = (512, 256), 256
-"""Widths inside the decoder, and of the secret vector (section 5.1)."""
+"""Widths inside the decoder, and of the secret vector (section 5.1); of encoders narrower than 512
+the secret has half the width, as a drawn decoder could not be made to say it otherwise."""
 
 COVERED = 0.35
 """Share of pixel values that the trigger covers: 1 - r for the paper's r = .65."""
@@ -110,9 +111,10 @@ def draw_key(
     decoder, mask, trigger = (
         KeyStream(seed, f"sslguard {part}").planted() for part in ("decoder", "mask", "trigger")
     )
+    code = max(2, min(CODE, dim // 2))
     return Key(
-        decoder=draw_layers(decoder, (dim, *HIDDEN, CODE)),
-        secret=secrets_of(seed).planted().normal(CODE),
+        decoder=draw_layers(decoder, (dim, *HIDDEN, code)),
+        secret=secrets_of(seed).planted().normal(code),
         mask=mask.uniform(*shape) < covered,
         trigger=trigger.uniform(*shape).astype(np.float32),
     )
@@ -252,7 +254,7 @@ class SslGuard:
             said = _units(key.decoder(marked)).mean(axis=0)
             p = direction_p(said, key.secret)
             decoys = (
-                draws.normal(CODE) for draws in secrets_of(evidence.seed).decoys(SHOWN_DECOYS)
+                draws.normal(len(said)) for draws in secrets_of(evidence.seed).decoys(SHOWN_DECOYS)
             )
             null = np.array([said @ other / np.linalg.norm(other) for other in decoys])
         else:
