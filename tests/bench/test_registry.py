@@ -33,6 +33,8 @@ THEFT = [
     "same-addon",
     "same-speed",
     "prediction-responses",
+    "rotation-watermark",
+    "sslguard",
 ]
 
 

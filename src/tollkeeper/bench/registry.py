@@ -38,6 +38,8 @@ _LAB = (
     "predict.same_addon",
     "predict.scoring_speed",
     "predict.prediction_responses",
+    "ownership.rotation_watermark",
+    "ownership.sslguard",
 )
 """Modules with an experiment that needs the lab tools, most of them."""
 
