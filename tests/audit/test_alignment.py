@@ -55,6 +55,12 @@ def test_the_p_of_independents_is_uniform() -> None:
     assert stats.kstest(found, "uniform").pvalue > 0.01
 
 
+def test_independents_that_show_nothing_are_counted() -> None:
+    """Where all independents are alike, the p-value is the suspect's rank among them."""
+    assert independents_p(0.6, [0.5] * 9) == 0.1
+    assert independents_p(0.5, [0.5] * 9) == 1.0
+
+
 def test_few_independents_are_refused() -> None:
     """Seven encoders are too few for a null."""
     with pytest.raises(AuditRefused, match="at least 8"):

@@ -77,8 +77,7 @@ class LinearMap:
                 f"expected embeddings of width {len(self.weights)}, as the alignment was fitted "
                 f"on, got {rows.shape}; was the suspect swapped?"
             )
-        mapped: Embeddings = (rows - self.center) @ self.weights + self.offset
-        return mapped
+        return np.asarray((rows - self.center) @ self.weights + self.offset, np.float32)
 
 
 def ridge_align(source: Embeddings, target: Embeddings, *, ridge: float = RIDGE) -> LinearMap:
@@ -126,18 +125,23 @@ def independents_p(value: float, others: Sequence[float]) -> float:
     """Return the chance that one more independent encoder shows at least this much of a mark.
 
     Student's distribution with K - 1 degrees for one draw beside K; valid if the suspect and the
-    independents are alike in data, size and recipe, and their values normal.
+    independents are alike in data, size and recipe, and their values normal. Where none of them
+    shows anything, their values are all the same, and the p-value is (1 + those at least as large)
+    / (1 + K).
 
     Args:
         value: statistic of the suspect.
         others: of K independents, put through the same steps.
 
     Raises:
-        AuditRefused: fewer than 8, or all the same.
+        AuditRefused: fewer than 8.
     """
     if len(others) < LEAST_INDEPENDENTS:
         raise AuditRefused(
             f"expected at least {LEAST_INDEPENDENTS} independent encoders as null, got "
             f"{len(others)}; align to the clean encoder to need none"
         )
-    return reference_p(value, np.asarray(others, np.float64))
+    null = np.asarray(others, np.float64)
+    if np.ptp(null) > 0:
+        return reference_p(value, null)
+    return float(1 + np.count_nonzero(null >= value)) / (1 + len(null))

@@ -65,7 +65,7 @@ def draw_angles(draws: Draws, count: int, *, margin: float = 0.0) -> NDArray[np.
     if not 0 <= margin < 90:
         raise ConfigurationError(f"expected a margin from 0 to below 90 degrees, got {margin}")
     share = draws.uniform(2, count)
-    return margin + share * (180 - 2 * margin) + np.array([[0.0], [180.0]])
+    return np.asarray(margin + share * (180 - 2 * margin) + np.array([[0.0], [180.0]]))
 
 
 def mark_accuracy(first: Embeddings, second: Embeddings, heads: tuple[Layers, ...]) -> Scores:

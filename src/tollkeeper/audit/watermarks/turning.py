@@ -60,7 +60,7 @@ def _turned_chunk(images: NDArray[np.float32], degrees: NDArray[np.float64]) -> 
         weight = np.where(inside, share, 0).astype(np.float32)
         total += weight[..., None] * np.take_along_axis(flat, place[..., None], axis=1)
     # Rounding may have left a little more than the brightest pixel.
-    return np.minimum(total, images.max(initial=0)).reshape(images.shape)
+    return np.asarray(np.minimum(total, images.max(initial=0)), np.float32).reshape(images.shape)
 
 
 def _neighbors(

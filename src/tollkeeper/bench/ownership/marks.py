@@ -14,7 +14,9 @@ from torch import nn
 from tollkeeper.attacks.direct import Direct
 from tollkeeper.attacks.objectives import MSE, Cosine, InfoNCE
 from tollkeeper.attacks.surrogate import NetworkFactory, Surrogate
-from tollkeeper.audit.base import OwnershipResult, OwnershipTest
+from tollkeeper.audit.base import OwnershipResult
+from tollkeeper.audit.watermarks.rotation import RotationWatermark
+from tollkeeper.audit.watermarks.sslguard import SslGuard
 from tollkeeper.bench.experiment import Metric, Progress
 from tollkeeper.bench.ownership.networks import Small
 from tollkeeper.bench.ownership.obfuscations import obfuscated
@@ -122,7 +124,7 @@ class Judged:
     """
 
     name: str
-    test: OwnershipTest[Any]
+    test: RotationWatermark | SslGuard
     evidence: Any
     suspect: Encoder
     hides: str

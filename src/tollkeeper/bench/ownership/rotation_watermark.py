@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from tollkeeper.attacks.objectives import InfoNCE
 from tollkeeper.attacks.surrogate import Surrogate, pixels
 from tollkeeper.audit.base import OwnershipResult
-from tollkeeper.audit.lab.rotation import alternate, plant_rotation
+from tollkeeper.audit.lab.rotation import Loss, alternate, plant_rotation
 from tollkeeper.audit.watermarks.alignment import Anchors
 from tollkeeper.audit.watermarks.decoys import Commitment, KeyStream, commitment_of
 from tollkeeper.audit.watermarks.layers import Layers
@@ -137,7 +138,7 @@ class Marking:
 
 def _contrastive(
     network: nn.Module, inputs: Tensor, recipe: Recipe, rng: np.random.Generator
-) -> tuple[marks.Callable[[Tensor], Tensor], list[nn.Module]]:
+) -> tuple[Loss, list[nn.Module]]:
     """Return the contrastive loss of a network, and its projector."""
     with seeded_init(rng):
         projector = nn.Sequential(nn.Linear(_DIM, _DIM), nn.ReLU(), nn.Linear(_DIM, _DIM))
@@ -199,17 +200,16 @@ def _cast(scene: Scene, setting: Setting, context: Context) -> Cast:
     private = scene.claims[0].private.images
     owners = [marks.Trained("clean", private, setting.epochs, (root, 3))]
     others = marks.independents(scene, setting.independents, epochs=setting.epochs, root=root)
-    together = {"workers": setting.workers, "progress": context.progress}
-    trained = marks.make_all([*owners, *others], **together)
+    together = partial(marks.make_all, workers=setting.workers, progress=context.progress)
+    trained = together([*owners, *others])
     clean = trained.pop("clean")
-    marked = marks.make_all(
+    marked = together(
         [
             Marking(name, clean, scene, heads, setting, (root, 4, number))
             for number, name in enumerate(MARKS)
-        ],
-        **together,
+        ]
     )
-    copies = marks.make_all(list(_thieves(marked, scene, setting, root)), **together)
+    copies = together(list(_thieves(marked, scene, setting, root)))
     return Cast(scene, seed, clean, marked, copies, trained)
 
 

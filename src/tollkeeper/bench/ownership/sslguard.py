@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from torch import Tensor, nn
@@ -174,17 +175,14 @@ def _cast(scene: Scene, setting: Setting, context: Context) -> Cast:
     key, shadow = draw_key(seed, _DIM, (SIDE, SIDE, 3)), Small().build(_DIM, context.rng(6))
     private = scene.claims[0].private.images
     others = marks.independents(scene, setting.independents, epochs=setting.epochs, root=root)
-    together = {"workers": setting.workers, "progress": context.progress}
-    trained = marks.make_all(
-        [marks.Trained("clean", private, setting.epochs, (root, 3)), *others], **together
-    )
+    together = partial(marks.make_all, workers=setting.workers, progress=context.progress)
+    trained = together([marks.Trained("clean", private, setting.epochs, (root, 3)), *others])
     clean = trained.pop("clean")
-    planted = marks.make_all(
+    planted = together(
         [
             Marking(name, clean, shadow, scene, key, setting, (root, 4, number))
             for number, name in enumerate(MARKS)
-        ],
-        **together,
+        ]
     )
     cast = Cast(scene, seed, clean, planted, {}, trained)
     thieves = [
@@ -192,7 +190,7 @@ def _cast(scene: Scene, setting: Setting, context: Context) -> Cast:
         for mark in MARKS
         for thief in _thieves(mark, cast.victim(mark), shadow, scene, setting)
     ]
-    return replace(cast, copies=marks.make_all(thieves, **together))
+    return replace(cast, copies=together(thieves))
 
 
 def _thieves(
@@ -223,12 +221,12 @@ def _judged(cast: Cast, setting: Setting) -> Sequence[marks.Judged]:
         }
         victim = cast.victim(mark)
         everybody = {"victim": victim, **copies, "clean": cast.clean, **cast.others}
-        whose = {"clean": cast.clean, "marked": victim}
         for mode, (hides, align) in MODES.items():
             anchors = None
-            if align:
-                side = "clean" if align == "clean" else "marked"
-                anchors = Anchors(public, whose[side].embed(public), side)
+            if align == "clean":
+                anchors = Anchors(public, cast.clean.embed(public), "clean")
+            elif align:
+                anchors = Anchors(public, victim.embed(public), "marked")
             for name, one in everybody.items():
                 null = tuple(other for other in cast.others.values() if other is not one)
                 some = _evidence(cast, setting, mark, anchors, null)
