@@ -51,6 +51,9 @@ MODES: Mapping[str, tuple[str, str]] = {
 }
 """What the suspect does to its outputs, and whose embeddings it is aligned to."""
 
+NULL_MODES = ("direct", "affine-clean", "affine-marked")
+"""Modes in which independents are judged."""
+
 _DIM = 64
 
 
@@ -249,7 +252,8 @@ def _judged(cast: Cast, setting: Setting) -> Sequence[marks.Judged]:
         suspects: dict[str, Encoder] = {"victim": victim, **copies, "clean": cast.clean}
         for mode, (hides, align) in MODES.items():
             anchors = _anchors(cast, mark, align)
-            for name, one in {**suspects, **cast.others}.items():
+            others = cast.others if mode in NULL_MODES else {}
+            for name, one in {**suspects, **others}.items():
                 null = tuple(other for other in cast.others.values() if other is not one)
                 some = _evidence(cast, setting, anchors, null if align == "marked" else ())
                 job = f"{mark}.{name}.{mode}"
@@ -285,7 +289,7 @@ def _figures(judged: Mapping[str, OwnershipResult], setting: Setting) -> dict[st
         if ".independent-" not in name:
             found |= marks.metrics_of(name, result, "accuracy")
     for mark in MARKS:
-        for mode in MODES:
+        for mode in NULL_MODES:
             some = [
                 judged[f"{mark}.independent-{number}.{mode}"]
                 for number in range(setting.independents)

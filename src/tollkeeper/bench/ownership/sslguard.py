@@ -51,6 +51,9 @@ MODES: Mapping[str, tuple[str, str]] = {
 }
 """What the suspect does to its outputs, and whose embeddings it is aligned to."""
 
+NULL_MODES = ("direct", "affine-clean", "affine-marked")
+"""Modes in which independents are judged."""
+
 _DIM = 64
 
 
@@ -220,14 +223,15 @@ def _judged(cast: Cast, setting: Setting) -> Sequence[marks.Judged]:
             if name.startswith(f"{mark}.")
         }
         victim = cast.victim(mark)
-        everybody = {"victim": victim, **copies, "clean": cast.clean, **cast.others}
+        suspects: dict[str, Encoder] = {"victim": victim, **copies, "clean": cast.clean}
         for mode, (hides, align) in MODES.items():
             anchors = None
             if align == "clean":
                 anchors = Anchors(public, cast.clean.embed(public), "clean")
             elif align:
                 anchors = Anchors(public, victim.embed(public), "marked")
-            for name, one in everybody.items():
+            others = cast.others if mode in NULL_MODES else {}
+            for name, one in {**suspects, **others}.items():
                 null = tuple(other for other in cast.others.values() if other is not one)
                 some = _evidence(cast, setting, mark, anchors, null)
                 job = f"{mark}.{name}.{mode}"
@@ -264,7 +268,7 @@ def _figures(judged: Mapping[str, OwnershipResult], setting: Setting) -> dict[st
             share = result.details["watermark_rate"]
             found[f"rate.{name}"] = Metric(share, "share", "higher")
     for mark in MARKS:
-        for mode in MODES:
+        for mode in NULL_MODES:
             some = [
                 judged[f"{mark}.independent-{number}.{mode}"]
                 for number in range(setting.independents)
