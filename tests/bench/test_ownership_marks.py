@@ -9,7 +9,6 @@ import pytest
 from scipy.stats import binomtest
 
 from tollkeeper.audit.base import OwnershipResult
-from tollkeeper.bench.experiment import Metric
 
 pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch")
