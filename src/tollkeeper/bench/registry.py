@@ -38,6 +38,7 @@ _LAB = (
     "predict.same_addon",
     "predict.scoring_speed",
     "predict.prediction_responses",
+    "ownership.dataset_inference",
     "ownership.rotation_watermark",
     "ownership.sslguard",
 )

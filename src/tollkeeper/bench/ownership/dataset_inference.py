@@ -23,6 +23,7 @@ from tollkeeper.bench.ownership import suspects as who
 from tollkeeper.bench.ownership.judging import PRIMARY, Case, rule
 from tollkeeper.bench.ownership.making import Made, Stage, make_all
 from tollkeeper.bench.ownership.measuring import Asked, Told, prepare
+from tollkeeper.bench.ownership.obfuscations import OUTPUTS
 from tollkeeper.bench.ownership.references import evidence
 from tollkeeper.bench.ownership.reporting import report
 from tollkeeper.bench.ownership.scene import OTHERS, Sizes, load_scene
@@ -31,6 +32,9 @@ from tollkeeper.bench.ownership.tabling import Judged, facts, tabled
 from tollkeeper.bench.theft.jobs import run_jobs
 from tollkeeper.bench.theft.payload import shared
 from tollkeeper.errors import ConfigurationError
+
+WAYS = (*OUTPUTS, "prune", "finetune")
+"""Changes of what is served, and of the copy itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +56,7 @@ class Setting:
         copy_epochs: of every copy.
         width: hidden units of every network.
         views: of each image.
+        hides: what those who hide do; `none` is what the others are compared with.
         resplits: splits drawn anew for each independent.
         workers: processes.
     """
@@ -70,6 +75,7 @@ class Setting:
     copy_epochs: int = 50
     width: int = 512
     views: int = 6
+    hides: tuple[str, ...] = WAYS
     resplits: int = 1000
     workers: int = 2
 
@@ -110,18 +116,20 @@ class Setting:
 
 
 SMOKE = Setting(
-    block=300,
+    block=250,
     claims=1,
-    same=2,
+    references=4,
+    same=1,
     each=1,
-    public=300,
-    probe_train=200,
-    probe_test=100,
-    budgets=(100, 400),
-    epochs=40,
-    copy_epochs=10,
-    width=128,
+    public=200,
+    probe_train=100,
+    probe_test=50,
+    budgets=(40, 160),
+    epochs=60,
+    copy_epochs=4,
+    width=64,
     views=3,
+    hides=("none", "affine", "noise_1", "prune", "finetune"),
     resplits=50,
     workers=1,
 )
@@ -141,7 +149,7 @@ def measure(setting: Setting, context: Context) -> Measurement:
     asked = prepare(scene, k=setting.views, rng=context.rng(2))
     training = Training(setting.epochs, setting.copy_epochs, setting.width)
     everybody = make_all(
-        Stage(scene, asked, training, context.seed),
+        Stage(scene, asked, training, context.seed, setting.hides),
         who.victims(setting.claims),
         setting.roster(),
         hiding=setting.hiding(),
@@ -165,6 +173,8 @@ def _is_matched(one: Made) -> bool:
 def _check(setting: Setting) -> None:
     if tuple(sorted(setting.budgets)) != setting.budgets or setting.budgets[0] < 8:
         raise ConfigurationError(f"expected ascending budgets of 8 or more, got {setting.budgets}")
+    if "none" not in setting.hides or set(setting.hides) - set(WAYS):
+        raise ConfigurationError(f"expected none and others of {', '.join(WAYS)} to hide by")
     if setting.same < 1 or setting.each < 1 or setting.claims < 1:
         raise ConfigurationError("expected at least one claim and one encoder of each kind")
 
@@ -217,13 +227,16 @@ def _case(
     seed: tuple[int, ...],
 ) -> Case:
     """Return a case; in all modes where obfuscation is expected."""
+    honest = one.suspect.role == "independent" and not hidden
+    own = one.suspect.claim in (-1, claim) and not hidden
     return Case(
         name=f"judging {one.suspect.name}",
         claim=claim,
         scores=told.scores[claim],
-        plain=None if hidden else told.plain[claim],
+        plain=told.plain[claim] if own or honest else None,
+        swaps=honest,
         modes=MODES if hidden else PRIMARY,
-        resplits=setting.resplits if one.suspect.role == "independent" and not hidden else 0,
+        resplits=setting.resplits if honest else 0,
         seed=seed,
     )
 

@@ -42,6 +42,7 @@ class Case:
         claim: number.
         scores: (2 n,) by mode.
         plain: (2 n, d) embeddings for the published test; None leaves it out.
+        swaps: whether that test also runs with the sides swapped.
         modes: tested, the primary first.
         resplits: how often the sides are drawn anew.
         seed: of all draws.
@@ -51,6 +52,7 @@ class Case:
     claim: int
     scores: dict[Mode, Scores]
     plain: Embeddings | None
+    swaps: bool
     modes: tuple[Mode, ...]
     resplits: int
     seed: tuple[int, ...]
@@ -90,7 +92,7 @@ class Ruling:
         accused: re-splits with the verdict "derived".
         rejected: re-splits with a p-value up to the level.
         low: re-splits with a p-value up to 1%.
-        mixtures: the published test as `paper` and `corrected`, and with swapped sides.
+        mixtures: the published test as `paper` and `corrected`, and with `_swapped` sides.
     """
 
     t: float
@@ -135,7 +137,9 @@ def rule(payload: Payload[tuple[SplitEvidence, ...]], case: Case) -> Ruling:
         accused=accused,
         rejected=rejected,
         low=low,
-        mixtures={} if case.plain is None else mixtures(case.plain, trained, rng),
+        mixtures={}
+        if case.plain is None
+        else mixtures(case.plain, trained, swaps=case.swaps, rng=rng),
     )
 
 
@@ -200,16 +204,19 @@ def _tails(labels: NDArray[np.bool_], scores: Scores) -> NDArray[np.float64]:
 
 
 def mixtures(
-    plain: Embeddings, trained: NDArray[np.bool_], rng: np.random.Generator
+    plain: Embeddings, trained: NDArray[np.bool_], *, swaps: bool, rng: np.random.Generator
 ) -> dict[str, Mixture]:
-    """Test as published and as corrected; and with the sides swapped, which is as likely a claim.
+    """Test as published and as corrected.
 
     Args:
         plain: (2 n, d) embeddings of the pool.
         trained: (2 n,) which were trained on; one half fits the density, the other is scored.
+        swaps: whether to test with the sides swapped too, which is a claim as likely.
         rng: draws the halves and the densities' seeds.
     """
-    sides = {"": (plain[trained], plain[~trained]), "_swapped": (plain[~trained], plain[trained])}
+    sides = {"": (plain[trained], plain[~trained])}
+    if swaps:
+        sides["_swapped"] = (plain[~trained], plain[trained])
     return {
         f"{name}{label}": _mixture(first, second, recipe, rng)
         for label, (first, second) in sides.items()

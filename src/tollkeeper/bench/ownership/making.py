@@ -30,6 +30,7 @@ class Stage:
         asked: what every encoder is asked.
         training: how long.
         root: seed.
+        ways: obfuscations of those who hide.
         victims: by claim; empty while they are trained.
     """
 
@@ -37,6 +38,7 @@ class Stage:
     asked: Asked
     training: Training
     root: int
+    ways: tuple[str, ...]
     victims: tuple[Surrogate, ...] = ()
 
 
@@ -131,10 +133,14 @@ def made(job: Job) -> Made:
 def _hidden(encoder: Encoder, stage: Stage, rng: np.random.Generator) -> dict[str, Told]:
     """Return what an encoder answers through each obfuscation."""
     ways: dict[str, Encoder] = {
-        name: obfuscated(name, encoder, stage.asked.public, rng=rng.spawn(1)[0]) for name in OUTPUTS
+        name: obfuscated(name, encoder, stage.asked.public, rng=rng.spawn(1)[0])
+        for name in stage.ways
+        if name in OUTPUTS
     }
-    if isinstance(encoder, Surrogate):
+    assert isinstance(encoder, Surrogate), "every suspect of ours is a network"
+    if "prune" in stage.ways:
         ways["prune"] = pruned(encoder)
+    if "finetune" in stage.ways:
         # A tenth of a training, on images of the thief's own.
         training = stage.training
         recipe = Recipe(Small(width=training.width), epochs=max(1, training.epochs // 10))
