@@ -85,32 +85,32 @@ def test_torch_layers_are_the_keys_layers() -> None:
     assert all(part.requires_grad for part in TorchLayers(head, trained=True).parameters())
 
 
-def test_fine_tuning_plants_a_mark_that_decoys_do_not_reach() -> None:
-    """Heads of the key are right on fresh images, decoys less; upright embeddings stay close."""
-    clean = network()
-    told: list[Step] = []
+def test_fine_tuning_plants_a_mark_that_few_decoys_reach() -> None:
+    """Heads of the key are right on fresh images, nearly all decoys less; the clean one is left."""
+    clean, told = network(), list[Step]()
     before = {name: value.clone() for name, value in clean.state_dict().items()}
-    heads = draw_heads(STREAM.planted(), DIM)
-    marked = plant_rotation(
-        clean,
-        pictures(256),
-        heads,
-        prepare=prepare,
-        rng=np.random.default_rng(1),
-        keep=0.1,
-        keep_turned=0.01,
-        schedule=replace(SHORT, epochs=30),
-        progress=told.append,
-    )
+    drifts = []
+    for keep, keep_turned in ((0.01, 0.0), (0.001, 0.0001)):
+        marked = plant_rotation(
+            clean,
+            pictures(256),
+            draw_heads(STREAM.planted(), DIM),
+            prepare=prepare,
+            rng=np.random.default_rng(1),
+            keep=keep,
+            keep_turned=keep_turned,
+            schedule=replace(SHORT, rate=5e-3),
+            progress=told.append,
+        )
+        upright = pictures(200, 9)
+        drifts.append(np.square(embed(marked, upright) - embed(clean, upright)).mean())
     true, *decoys = shown(marked, 100)
     assert true > 0.7
-    assert decoy_p(true, decoys) <= 0.03
+    assert decoy_p(true, decoys) <= 0.05
+    assert drifts[0] < drifts[1] / 2
     assert all((value == before[name]).all() for name, value in clean.state_dict().items())
     assert (marked[2].running_mean == clean[2].running_mean).all()
-    upright = pictures(200, 9)
-    drift = np.square(embed(marked, upright) - embed(clean, upright)).mean()
-    assert drift < 0.5 * embed(clean, upright).var(axis=0).mean()
-    assert told[-1] == Step("mark", 30, 30, loss=told[-1].loss)
+    assert told[-1] == Step("mark", 12, 12, loss=told[-1].loss)
 
 
 def test_alternation_trains_both_in_turn() -> None:

@@ -60,7 +60,7 @@ def test_a_copy_may_begin_with_given_weights() -> None:
 def _judged(
     names: tuple[str, ...], modes: Mapping[str, object], null: tuple[str, ...]
 ) -> dict[str, OwnershipResult]:
-    found = {}
+    found: dict[str, OwnershipResult] = {}
     for mark in names:
         found |= {f"{mark}.victim.{mode}": result(0.7, 0.001) for mode in modes}
         for number in range(9):

@@ -72,6 +72,8 @@ def plant_rotation(
 ) -> nn.Module:
     """Return a copy of a clean encoder that carries the mark.
 
+    Too much `keep` leaves no mark, and nothing says so here: verify the encoder before its release.
+
     Args:
         network: clean; it is left as it is, but for its mode.
         images: (n, ...) private ones; those that it was trained on will do.

@@ -360,7 +360,7 @@ EXPERIMENT = Experiment(
             copy_epochs=2,
             budgets=(100,),
             independents=9,
-            private=60,
+            private=64,
             shown=128,
             workers=1,
         ),
