@@ -36,6 +36,8 @@ THEFT = [
     "tenant-mark",
     "audit-speed",
     "dataset-inference",
+    "rotation-watermark",
+    "sslguard",
 ]
 
 

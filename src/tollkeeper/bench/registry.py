@@ -41,6 +41,8 @@ _LAB = (
     "ownership.tenant_mark",
     "ownership.audit_speed",
     "ownership.dataset_inference",
+    "ownership.rotation_watermark",
+    "ownership.sslguard",
 )
 """Modules with an experiment that needs the lab tools, most of them."""
 
