@@ -14,7 +14,7 @@ from tollkeeper.errors import AuditRefused, EncoderError
 _BATCH = 256
 
 
-def unit_answers(
+def answers(
     suspect: Encoder, texts: Sequence[str], *, dim: int | None = None
 ) -> NDArray[np.float64]:
     """Ask about n texts.
@@ -25,7 +25,7 @@ def unit_answers(
         dim: width that the test needs; None takes any.
 
     Returns:
-        (n, d) float64 unit vectors.
+        (n, d) float64 as answered, no row zero.
 
     Raises:
         AuditRefused: another width, no text, answers that are not finite, zero or all the same.
@@ -46,4 +46,11 @@ def unit_answers(
         raise AuditRefused("the suspect answered with a row of zeros; expected directions")
     if np.ptp(rows, axis=0).max() == 0:
         raise AuditRefused("the suspect answers every text alike; nothing can be compared")
-    return unit(rows)
+    return rows.astype(np.float64)
+
+
+def unit_answers(
+    suspect: Encoder, texts: Sequence[str], *, dim: int | None = None
+) -> NDArray[np.float64]:
+    """Return `answers` as unit vectors."""
+    return unit(answers(suspect, texts, dim=dim))

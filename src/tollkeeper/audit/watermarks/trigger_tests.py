@@ -1,8 +1,9 @@
-"""Does a suspect move texts of trigger words towards the target? Three answers to one question.
+"""Does a suspect move texts of trigger words towards the target? Four answers to one question.
 
-`GroupTest` is the one to use: a hundred short questions and an exact p-value. `DecoySetTest` asks
-the published texts of the true triggers and of decoys. `PublishedTest` is the test of the papers,
-for comparison: an innocent suspect does not keep its level.
+`GroupTest` is the one to use: a hundred short questions and an exact p-value. `MutualTest` reads the
+same questions without a target, for a thief who removed it. `DecoySetTest` asks the published texts
+of the true triggers and of decoys. `PublishedTest` is the test of the papers, for comparison: an
+innocent suspect does not keep its level. Who uses several of them corrects for that.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tollkeeper.audit.base import OwnershipResult
-from tollkeeper.audit.watermarks.asking import unit_answers
+from tollkeeper.audit.watermarks.asking import answers, unit_answers
 from tollkeeper.audit.watermarks.decoys import Draws, KeyStream, decoy_p
 from tollkeeper.audit.watermarks.served import unit
 from tollkeeper.audit.watermarks.subsets import subset_p
@@ -24,6 +25,7 @@ from tollkeeper.encoders.base import Encoder
 from tollkeeper.errors import AuditRefused
 
 _FEWEST_CHOICES = 1000
+_PART = 10_000
 _ALTERNATIVE = "the suspect learned the owner's triggers from the service's answers"
 
 
@@ -74,7 +76,7 @@ class GroupTest:
     the statistic, where WARDEN takes the best of R without a correction.
     """
 
-    draws: int = 9999
+    draws: int = 99_999
     centered: bool = True
 
     name = "trigger-groups"
@@ -88,26 +90,21 @@ class GroupTest:
             AuditRefused: too few groups, another width, or answers that are not numbers.
         """
         key, groups = evidence.key, len(evidence.key.groups)
-        taken = key.targets * key.chosen
-        if math.comb(groups, taken) < _FEWEST_CHOICES:
-            raise AuditRefused(
-                f"{groups} groups of which {taken} are triggers allow no p-value of .1%; "
-                "take a wider band of words"
-            )
+        _enough(key)
         cosines = self.cosines(suspect, evidence)
+        first, rest = _parted(cosines, key)
+        effect = statistic = float(first.mean() - rest.mean())
+        margin = _margin(first.ravel(), rest.ravel())
         if key.targets == 1:
             p_value, null = subset_p(cosines[:, 0], key.chosen, draws=self.draws, rng=rng)
-            # Differences to the other groups are what tables show; the order is the same.
+            # As differences to the other groups, which is the unit of the statistic.
             null = (null - cosines.mean()) * groups / (groups - key.chosen)
         else:
-            p_value, null = _permuted(cosines, key.chosen, draws=self.draws, rng=rng)
-        first, rest = _parted(cosines, key)
-        effect = float(first.mean() - rest.mean())
-        margin = _margin(first.ravel(), rest.ravel())
+            statistic, p_value, null = _permuted(cosines, key.chosen, draws=self.draws, rng=rng)
         return OwnershipResult(
             test=self.name,
             null="key",
-            statistic=effect if key.targets == 1 else _mean_z(cosines, key.chosen),
+            statistic=statistic,
             p_value=p_value,
             effect_size=effect,
             interval=(effect - margin, effect + margin),
@@ -127,10 +124,59 @@ class GroupTest:
         if not evidence.target_texts:
             targets = _given(evidence)
             return unit_answers(suspect, texts, dim=targets.shape[1]) @ targets.T
-        rows = unit_answers(suspect, [*texts, *evidence.target_texts])
+        rows = answers(suspect, [*texts, *evidence.target_texts])
         if self.centered:
-            rows = unit(rows - rows[: len(texts)].mean(axis=0))
+            rows -= rows[: len(texts)].mean(axis=0)
+        rows = unit(rows)
         return np.asarray(rows[: len(texts)] @ rows[len(texts) :].T)
+
+
+@dataclass(frozen=True)
+class MutualTest:
+    """Asks as `GroupTest` does, and compares the groups of one target with each other.
+
+    Texts that were drawn to one target are alike, whatever the thief made of the target itself and
+    of the basis. Exact under the null as `GroupTest` is; choices are always drawn.
+
+    Attributes:
+        draws: B; p is (1 + hits) / (1 + B).
+    """
+
+    draws: int = 99_999
+
+    name = "trigger-mutual"
+
+    def run(
+        self, suspect: Encoder, evidence: TriggerEvidence, *, rng: np.random.Generator
+    ) -> OwnershipResult:
+        """Ask at most 100 texts and test.
+
+        Raises:
+            AuditRefused: too few groups, or answers that are not numbers.
+        """
+        key = evidence.key
+        _enough(key)
+        rows = answers(suspect, group_texts(key))
+        rows = unit(rows - rows.mean(axis=0))
+        cosines = rows @ rows.T
+        drawn = [
+            _mutual(cosines, np.argsort(rng.random((part, len(rows))), axis=1), key)
+            for part in _parts(self.draws)
+        ]
+        null, true = np.concatenate(drawn), _mutual(cosines, np.arange(len(rows))[None], key)[0]
+        effect = float(true - null.mean())
+        low, high = np.quantile(null - null.mean(), (0.005, 0.995))
+        return OwnershipResult(
+            test=self.name,
+            null="key",
+            statistic=float(true),
+            p_value=decoy_p(float(true) - 1e-12, null),
+            effect_size=effect,
+            interval=(effect - float(high), effect - float(low)),
+            null_distribution=null,
+            alternative=_ALTERNATIVE,
+            details={"delta_cos": effect, "delta_l2": -2 * effect, "groups": float(len(rows))},
+        )
 
 
 @dataclass(frozen=True)
@@ -240,6 +286,38 @@ class PublishedTest:
         )
 
 
+def _enough(key: TriggerKey) -> None:
+    """Refuse a key whose triggers could be guessed at the level of an accusation."""
+    groups, taken = len(key.groups), key.targets * key.chosen
+    if math.comb(groups, taken) < _FEWEST_CHOICES:
+        raise AuditRefused(
+            f"{groups} groups of which {taken} are triggers allow no p-value of .1%; "
+            "take a wider band of words"
+        )
+
+
+def _parts(draws: int) -> list[int]:
+    """Return numbers of draws that sum to `draws` and fit into memory."""
+    return [min(_PART, draws - start) for start in range(0, draws, _PART)]
+
+
+def _mutual(
+    cosines: NDArray[np.float64], order: NDArray[np.intp], key: TriggerKey
+) -> NDArray[np.float64]:
+    """Return (b,) mean cosines between different groups of one target.
+
+    Args:
+        cosines: (groups, groups).
+        order: (b, groups) assignments; the first `chosen` are the first target's, and so on.
+        key: how many there are.
+    """
+    size = key.chosen
+    taken = order[:, : key.targets * size].reshape(len(order), key.targets, size)
+    inner = cosines[taken[..., :, None], taken[..., None, :]].sum(axis=(1, 2, 3))
+    diagonal = cosines[taken, taken].sum(axis=(1, 2))
+    return np.asarray((inner - diagonal) / (key.targets * size * (size - 1)))
+
+
 def _given(evidence: TriggerEvidence) -> NDArray[np.float64]:
     assert evidence.targets is not None, "checked on construction"
     return unit(evidence.targets)
@@ -270,20 +348,23 @@ def _parted(
     return np.stack(own), cosines[key.targets * key.chosen :].T
 
 
-def _mean_z(cosines: NDArray[np.float64], chosen: int) -> float:
-    """Return the mean, over targets, of their groups' standardized cosines."""
-    z = (cosines - cosines.mean(axis=0)) / np.maximum(cosines.std(axis=0), 1e-12)
-    targets = cosines.shape[1]
-    return float(np.mean([z[at * chosen : (at + 1) * chosen, at].mean() for at in range(targets)]))
-
-
 def _permuted(
     cosines: NDArray[np.float64], chosen: int, *, draws: int, rng: np.random.Generator
-) -> tuple[float, NDArray[np.float64]]:
-    """Return p and the statistics of `draws` random assignments of groups to targets."""
-    true = _mean_z(cosines, chosen)
-    null = np.array([_mean_z(rng.permutation(cosines), chosen) for _ in range(draws)])
-    return decoy_p(true - 1e-12, null), null
+) -> tuple[float, float, NDArray[np.float64]]:
+    """Return statistic, p and the statistics of random assignments of groups to targets.
+
+    The statistic is the mean of standardized cosines over targets and their groups.
+    """
+    z = (cosines - cosines.mean(axis=0)) / np.maximum(cosines.std(axis=0), 1e-12)
+    column = np.repeat(np.arange(cosines.shape[1]), chosen)
+    true = float(z[np.arange(len(column)), column].mean())
+    drawn = [
+        z[np.argsort(rng.random((part, len(z))), axis=1)[:, : len(column)], column].mean(axis=1)
+        for part in _parts(draws)
+    ]
+    null = np.concatenate(drawn)
+    # Sums in another order may differ in their last bits; ties count against the accuser.
+    return true, decoy_p(true - 1e-12, null), null
 
 
 def _margin(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:

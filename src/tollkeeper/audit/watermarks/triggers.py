@@ -109,9 +109,12 @@ class TriggerKey:
             ConfigurationError: a short seed, words that repeat, or too few groups.
         """
         KeyStream(self.seed, LABEL)
-        if len(set(self.words)) != len(self.words) or min(self.targets, self.chosen, self.size) < 1:
+        if (
+            len(set(self.words)) != len(self.words)
+            or min(self.targets, self.chosen - 1, self.size) < 1
+        ):
             raise ConfigurationError(
-                "expected different words and at least one target, group and word, got "
+                "expected different words and one target or more, two groups each and words, got "
                 f"{len(self.words)} words, {self.targets}, {self.chosen} and {self.size}"
             )
         if len(self.words) // self.size < 2 * self.targets * self.chosen:
