@@ -71,7 +71,8 @@ class Changed:
         self._encoder, self._matrix, self._offset = encoder, matrix, offset
 
     def embed(self, inputs: Batch) -> Embeddings:
-        return (self._encoder.embed(inputs) @ self._matrix + self._offset).astype(np.float32)
+        changed = self._encoder.embed(inputs) @ self._matrix + self._offset
+        return np.asarray(changed, np.float32)
 
 
 @pytest.mark.parametrize("test", TESTS, ids=lambda test: test.name)
@@ -174,7 +175,9 @@ def test_groups_alike_find_a_copy_without_its_target() -> None:
         """Has a trace of the mark in another direction."""
 
         def embed(self, inputs: Batch) -> Embeddings:
-            return (super().embed(inputs) + 0.1 * key.shares(inputs) * noise).astype(np.float32)
+            return (super().embed(inputs) + 0.1 * key.shares(list(inputs)) * noise).astype(
+                np.float32
+            )
 
     suspect = Cleaned(SERVICE, without)
 

@@ -35,6 +35,7 @@ def test_the_marked_service_is_found(way: Literal["back", "forward"]) -> None:
 
     assert result.statistic == pytest.approx(1, abs=1e-3)
     assert result.p_value == 1 / 1000
+    assert result.details["auc"] == 1
     assert result.interval[0] > 0.1
 
 

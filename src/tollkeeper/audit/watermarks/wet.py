@@ -194,7 +194,10 @@ class WetTest:
             interval=(mean - spread, mean + spread),
             null_distribution=null,
             alternative="the suspect answers through the owner's secret map",
-            details={"cosine": float(cosines[:, 0].mean()), "texts": float(len(gain))},
+            details={
+                "auc": float((cosines[:, :1] > cosines[:, 1:]).mean()),
+                "texts": float(len(gain)),
+            },
         )
 
 
