@@ -211,10 +211,18 @@ def _accuse(job: Job, scene: Scene, found: Found) -> None:
         p_values: dict[str, list[float]] = defaultdict(list)
         for at in range(job.setting.keys):
             for test, ask in _accusations(job, scene, job.secret(at), suspect.dim):
-                p_values[test].append(ask(known, job.rng(at)).p_value)
+                p_values[test].append(_p_value(ask, known, job.rng(at)))
         for test, found_here in p_values.items():
             share = float(np.mean(np.array(found_here) <= LEVEL))
             found.values[f"false_accusation.{job.dataset}.{name}.{test}"] = share
+
+
+def _p_value(ask: Question, suspect: Encoder, rng: np.random.Generator) -> float:
+    """Return a test's p-value; a refused one accuses nobody."""
+    try:
+        return ask(suspect, rng).p_value
+    except AuditRefused:
+        return 1.0
 
 
 def _accusations(job: Job, scene: Scene, secret: bytes, dim: int) -> Iterator[tuple[str, Question]]:
