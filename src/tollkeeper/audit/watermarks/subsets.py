@@ -24,8 +24,8 @@ def subset_p(
     Args:
         values: (n,); exchangeable under the null.
         chosen: size of the subset, from 1 to n - 1.
-        draws: how many subsets are drawn, for the null distribution, and for the p-value where
-            there are more than `MOST` of them.
+        draws: how many subsets are drawn for the null distribution, and for the p-value where there
+            are more than `MOST` of them.
         rng: draws them.
 
     Returns:

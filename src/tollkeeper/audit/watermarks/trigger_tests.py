@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from tollkeeper.audit.base import OwnershipResult
 from tollkeeper.audit.watermarks.asking import answers, unit_answers
-from tollkeeper.audit.watermarks.decoys import Draws, KeyStream, decoy_p
+from tollkeeper.audit.watermarks.decoys import DECOYS, Draws, KeyStream, decoy_p
+from tollkeeper.audit.watermarks.results import cosine_result
 from tollkeeper.audit.watermarks.served import unit
 from tollkeeper.audit.watermarks.subsets import subset_p
 from tollkeeper.audit.watermarks.triggers import TriggerKey, group_texts, set_texts
@@ -76,7 +77,7 @@ class GroupTest:
     the statistic, where WARDEN takes the best of R without a correction.
     """
 
-    draws: int = 99_999
+    draws: int = DECOYS
     centered: bool = True
 
     name = "trigger-groups"
@@ -101,17 +102,15 @@ class GroupTest:
             null = (null - cosines.mean()) * groups / (groups - key.chosen)
         else:
             statistic, p_value, null = _permuted(cosines, key.chosen, draws=self.draws, rng=rng)
-        return OwnershipResult(
-            test=self.name,
-            null="key",
+        return cosine_result(
+            self.name,
             statistic=statistic,
             p_value=p_value,
-            effect_size=effect,
+            effect=effect,
             interval=(effect - margin, effect + margin),
-            null_distribution=null,
+            null=null,
             alternative=_ALTERNATIVE,
-            # On unit vectors the distance says the same thing once more.
-            details={"delta_cos": effect, "delta_l2": -2 * effect, "groups": float(groups)},
+            groups=float(groups),
         )
 
     def cosines(self, suspect: Encoder, evidence: TriggerEvidence) -> NDArray[np.float64]:
@@ -142,7 +141,7 @@ class MutualTest:
         draws: B; p is (1 + hits) / (1 + B).
     """
 
-    draws: int = 99_999
+    draws: int = DECOYS
 
     name = "trigger-mutual"
 
@@ -166,16 +165,15 @@ class MutualTest:
         null, true = np.concatenate(drawn), _mutual(cosines, np.arange(len(rows))[None], key)[0]
         effect = float(true - null.mean())
         low, high = np.quantile(null - null.mean(), (0.005, 0.995))
-        return OwnershipResult(
-            test=self.name,
-            null="key",
+        return cosine_result(
+            self.name,
             statistic=float(true),
             p_value=decoy_p(float(true) - 1e-12, null),
-            effect_size=effect,
+            effect=effect,
             interval=(effect - float(high), effect - float(low)),
-            null_distribution=null,
+            null=null,
             alternative=_ALTERNATIVE,
-            details={"delta_cos": effect, "delta_l2": -2 * effect, "groups": float(len(rows))},
+            groups=float(len(rows)),
         )
 
 
@@ -214,16 +212,14 @@ class DecoySetTest:
             found += cosines.reshape(len(keys), self.texts) / key.targets
         means = found.mean(axis=1)
         effect, margin = float(means[0] - means[1:].mean()), _margin(found[0], means[1:])
-        return OwnershipResult(
-            test=self.name,
-            null="key",
+        return cosine_result(
+            self.name,
             statistic=float(means[0]),
             p_value=decoy_p(float(means[0]), means[1:]),
-            effect_size=effect,
+            effect=effect,
             interval=(effect - margin, effect + margin),
-            null_distribution=means[1:],
+            null=means[1:],
             alternative=_ALTERNATIVE,
-            details={"delta_cos": effect, "delta_l2": -2 * effect},
         )
 
 
@@ -273,16 +269,13 @@ class PublishedTest:
             gains.append(float(marked.mean() - plain.mean()))
             margins.append(_margin(marked, plain))
         best, factor = int(np.argmax(gains)), key.targets if self.corrected else 1
-        return OwnershipResult(
-            test=self.name,
-            null="key",
+        return cosine_result(
+            self.name,
             statistic=gains[best],
             p_value=min(1.0, max(min(p_values) * factor, 1e-300)),
-            effect_size=gains[best],
+            effect=gains[best],
             interval=(gains[best] - margins[best], gains[best] + margins[best]),
-            null_distribution=np.empty(0),
             alternative=f"{_ALTERNATIVE}, or it tells rare words from others",
-            details={"delta_cos": gains[best], "delta_l2": -2 * gains[best]},
         )
 
 

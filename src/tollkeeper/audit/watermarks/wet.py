@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from tollkeeper.audit.base import OwnershipResult
 from tollkeeper.audit.watermarks.asking import unit_answers
 from tollkeeper.audit.watermarks.decoys import KeyStream, decoy_p
+from tollkeeper.audit.watermarks.results import cosine_result
 from tollkeeper.audit.watermarks.served import unit
 from tollkeeper.encoders.base import Encoder
 from tollkeeper.errors import AuditRefused, ConfigurationError
@@ -169,35 +170,34 @@ class WetTest:
         """
         del rng  # All keys come from the committed seed.
         key = evidence.key
-        if len(evidence.texts) < _LEAST_TEXTS or evidence.clean.shape != (
-            len(evidence.texts),
-            key.dim,
-        ):
-            raise AuditRefused(
-                f"expected at least {_LEAST_TEXTS} texts and their ({len(evidence.texts)}, "
-                f"{key.dim}) clean embeddings, got {evidence.clean.shape}"
-            )
-        answers = unit_answers(suspect, evidence.texts, dim=key.dim)
+        _fitting(evidence)
+        asked = unit_answers(suspect, evidence.texts, dim=key.dim)
         keys = [key, *(key.decoy(index) for index in range(1, self.decoys + 1))]
         spectra = np.stack([one.spectrum for one in keys], axis=1)
-        cosines = _cosines(answers, unit(evidence.clean), spectra, back=self.way == "back")
-        null = cosines[:, 1:].mean(axis=0)
-        p_value = decoy_p(float(cosines[:, 0].mean()), null)
-        gain = cosines[:, 0] - cosines[:, 1:].mean(axis=1)
-        mean, spread = float(gain.mean()), 2.576 * float(gain.std(ddof=1)) / len(gain) ** 0.5
-        return OwnershipResult(
-            test=self.name,
-            null="key",
-            statistic=float(cosines[:, 0].mean()),
-            p_value=p_value,
-            effect_size=mean,
-            interval=(mean - spread, mean + spread),
-            null_distribution=null,
+        cosines = _cosines(asked, unit(evidence.clean), spectra, back=self.way == "back")
+        true, null = cosines[:, 0], cosines[:, 1:].mean(axis=0)
+        gain = true - cosines[:, 1:].mean(axis=1)
+        effect, margin = float(gain.mean()), 2.576 * float(gain.std(ddof=1)) / len(gain) ** 0.5
+        return cosine_result(
+            self.name,
+            statistic=float(true.mean()),
+            p_value=decoy_p(float(true.mean()), null),
+            effect=effect,
+            interval=(effect - margin, effect + margin),
+            null=null,
             alternative="the suspect answers through the owner's secret map",
-            details={
-                "auc": float((cosines[:, :1] > cosines[:, 1:]).mean()),
-                "texts": float(len(gain)),
-            },
+            auc=float((cosines[:, :1] > cosines[:, 1:]).mean()),
+            texts=float(len(gain)),
+        )
+
+
+def _fitting(evidence: WetEvidence) -> None:
+    """Refuse too few texts, or clean embeddings of others."""
+    count, dim = len(evidence.texts), evidence.key.dim
+    if count < _LEAST_TEXTS or evidence.clean.shape != (count, dim):
+        raise AuditRefused(
+            f"expected at least {_LEAST_TEXTS} texts and their ({count}, {dim}) clean embeddings, "
+            f"got {evidence.clean.shape}"
         )
 
 

@@ -63,7 +63,8 @@ class Setting:
         warden_chosen: for each target of WARDEN.
         directions: that CSE projects out.
         rewrites: of a text, by the thief who averages them.
-        decoys: sets and maps of the tests that ask decoys.
+        decoys: sets of the test that asks decoys.
+        maps: of the test of WET.
         draws: of tests by permutation.
         keys: never planted, by which innocent suspects are tested.
         workers: processes, of one thread each.
@@ -80,9 +81,10 @@ class Setting:
     warden_chosen: int = 2
     directions: int = 50
     rewrites: int = 5
-    decoys: int = 499
-    draws: int = 99_999
-    keys: int = 500
+    decoys: int = 199
+    maps: int = 999
+    draws: int = 9999
+    keys: int = 400
     workers: int = 2
 
 
@@ -161,9 +163,14 @@ class Scene:
             targets = spread(targets)
         return TriggerEvidence(key, targets=targets, vocabulary=self.vocabulary)
 
-    def mapped(self, key: WetKey) -> WetEvidence:
-        """Return evidence for the test of WET, on texts that the thief did not ask."""
-        return WetEvidence(key, self.test, self.service.embed(self.test))
+    @cached_property
+    def clean(self) -> Embeddings:
+        """What the service answers to the test texts without a mark, (m, d)."""
+        return self.service.embed(self.test)
+
+    def mapped(self, key: WetKey, *, texts: int | None = None) -> WetEvidence:
+        """Return evidence for the test of WET, on texts that the thief did not ask, or some."""
+        return WetEvidence(key, self.test[:texts], self.clean[:texts])
 
     def accuracy(self, encoder: Encoder) -> float:
         """Return the accuracy of a linear probe on an encoder's embeddings."""

@@ -46,6 +46,9 @@ LEVEL = 0.01
 
 INNOCENT = "innocent"
 
+_FEW = 300
+"""Texts of one test of WET on an innocent suspect, of which there are hundreds."""
+
 E = TypeVar("E")
 
 Question = Callable[[Encoder, np.random.Generator], OwnershipResult]
@@ -184,8 +187,8 @@ def _questions(job: Job, scene: Scene) -> Iterator[tuple[str, Question]]:
     setting, secret = job.setting, job.secret(job.seed)
     if job.mark == "wet":
         evidence = scene.mapped(WetKey(secret, scene.service.dim))
-        yield "back", _question(WetTest(setting.decoys), evidence)
-        yield "forward", _question(WetTest(setting.decoys, "forward"), evidence)
+        yield "back", _question(WetTest(setting.maps), evidence)
+        yield "forward", _question(WetTest(setting.maps, "forward"), evidence)
         return
     key = scene.key(secret, several=job.mark == "warden")
     asked, held = scene.asked(key), scene.held(key)
@@ -235,8 +238,8 @@ def _accusations(job: Job, scene: Scene, secret: bytes, dim: int) -> Iterator[tu
     yield "ks", _question(PublishedTest(), one)
     yield "ks_warden", _question(PublishedTest(), five)
     if dim == scene.service.dim:
-        wet = WetTest(min(job.setting.decoys, 199))
-        yield "wet", _question(wet, scene.mapped(WetKey(secret, dim)))
+        wet = WetTest(min(job.setting.maps, 199))
+        yield "wet", _question(wet, scene.mapped(WetKey(secret, dim), texts=_FEW))
 
 
 class _Known:
@@ -299,6 +302,7 @@ EXPERIMENT = Experiment(
             directions=8,
             rewrites=2,
             decoys=99,
+            maps=99,
             draws=999,
             keys=20,
             workers=1,
