@@ -30,6 +30,7 @@ SETTING = Setting(
     directions=4,
     rewrites=1,
     decoys=99,
+    set_texts=2,
     maps=99,
     draws=99,
     keys=2,

@@ -64,6 +64,7 @@ class Setting:
         directions: that CSE projects out.
         rewrites: of a text, by the thief who averages them.
         decoys: sets of the test that asks decoys.
+        set_texts: of each of those sets.
         maps: of the test of WET.
         draws: of tests by permutation.
         keys: never planted, by which innocent suspects are tested.
@@ -82,6 +83,7 @@ class Setting:
     directions: int = 50
     rewrites: int = 5
     decoys: int = 199
+    set_texts: int = 20
     maps: int = 999
     draws: int = 9999
     keys: int = 400

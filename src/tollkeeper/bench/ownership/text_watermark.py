@@ -195,7 +195,7 @@ def _questions(job: Job, scene: Scene) -> Iterator[tuple[str, Question]]:
     yield "groups", _question(GroupTest(setting.draws), asked)
     yield "groups_vector", _question(GroupTest(setting.draws), held)
     yield "mutual", _question(MutualTest(setting.draws), asked)
-    yield "decoys", _question(DecoySetTest(setting.decoys), asked)
+    yield "decoys", _question(DecoySetTest(setting.decoys, setting.set_texts), asked)
     yield "ks", _question(PublishedTest(), asked)
     yield "ks_vector", _question(PublishedTest(), held)
 
