@@ -65,6 +65,7 @@ def measured(seed: int = 0) -> Measurement:
     return measure(SETTING, Context(seed, time.perf_counter, lambda *_: None))
 
 
+@pytest.mark.slow
 def test_a_run_keeps_what_it_promises() -> None:
     """Every promise for the data set is there; numbers are finite; a report has all of it."""
     found = measured()
