@@ -38,6 +38,7 @@ THEFT = [
     "dataset-inference",
     "rotation-watermark",
     "sslguard",
+    "text-watermark",
 ]
 
 

@@ -43,6 +43,7 @@ _LAB = (
     "ownership.dataset_inference",
     "ownership.rotation_watermark",
     "ownership.sslguard",
+    "ownership.text_watermark",
 )
 """Modules with an experiment that needs the lab tools, most of them."""
 
