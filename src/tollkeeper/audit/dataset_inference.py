@@ -267,7 +267,7 @@ class DatasetInference:
         p_values = {
             mode: one.p_value(randomized=evidence.split.randomized) for mode, one in found.items()
         }
-        best = min(self.modes, key=p_values.__getitem__)
+        best = min(self.modes, key=lambda mode: (p_values[mode], -found[mode].two.t))
         chosen = found[best]
         # Holm's correction of the smallest of a family.
         p = min(1.0, p_values[best] * len(self.modes))

@@ -18,6 +18,9 @@ from tollkeeper.types import Embeddings, Scores
 _BATCH = 64
 """Images per call, each in all its views."""
 
+_TOGETHER = 256
+"""Images per call, without views."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
@@ -98,8 +101,20 @@ def measure(
 
 def fit_frames(encoder: Encoder, public: Pictures, modes: Sequence[Mode]) -> dict[Mode, Frame]:
     """Return the frame of each mode, from the encoder's embeddings of public images."""
-    reference = np.concatenate([_embed(encoder, part) for part in batches(public)])
+    reference = embed_all(encoder, public)
     return {mode: Frame.fit(reference, mode) for mode in modes}
+
+
+def embed_all(encoder: Encoder, images: Pictures) -> Embeddings:
+    """Return (n, d) embeddings of images, asked in parts.
+
+    Raises:
+        AuditRefused: NaN, zero rows, or a width that changed.
+    """
+    found = np.empty((len(images), encoder.dim), np.float32)
+    for at in range(0, len(images), _TOGETHER):
+        found[at : at + _TOGETHER] = _embed(encoder, images[at : at + _TOGETHER])
+    return found
 
 
 def embed_views(
@@ -117,6 +132,6 @@ def _embed(encoder: Encoder, images: NDArray[Any]) -> Embeddings:
     return found
 
 
-def batches(rows: Pictures | NDArray[np.intp]) -> Iterator[Any]:
-    """Yield rows in parts that are asked together."""
+def batches(rows: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+    """Yield rows of the pool in parts that are asked together, in all views."""
     return (rows[at : at + _BATCH] for at in range(0, len(rows), _BATCH))
