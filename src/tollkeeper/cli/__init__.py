@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from tollkeeper import __version__
-from tollkeeper.cli import attack, calibration, demo, detectors, lab, operate, serve, solve, tenants
+from tollkeeper.cli import (
+    attack,
+    audit,
+    calibration,
+    demo,
+    detectors,
+    lab,
+    operate,
+    serve,
+    solve,
+    tenants,
+)
 from tollkeeper.cli.output import fail
 from tollkeeper.errors import TollkeeperError
 
@@ -32,6 +43,7 @@ app.add_typer(operate.settings_verbs, name="config")
 app.command("calibrate")(calibration.calibrate)
 app.command("embed")(lab.embed)
 app.add_typer(attack.attack, name="attack")
+app.add_typer(audit.audit, name="audit")
 app.add_typer(detectors.detectors, name="detectors")
 app.add_typer(lab.bench, name="bench")
 app.command("demo")(demo.demo)

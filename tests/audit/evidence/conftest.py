@@ -1,24 +1,126 @@
-"""A key and a clock for logs."""
+"""A whole audit in small: a victim that remembers pictures, a copy, and encoders that do not."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from tollkeeper.audit.evidence.keys import Signer, create
+from tollkeeper.audit.evidence import case, runner
+from tollkeeper.audit.evidence.case import Case
+from tollkeeper.audit.evidence.findings import Findings
+from tollkeeper.audit.evidence.plan import read_plan
+
+SIDE, PAIRS, PUBLIC = 6, 320, 64
+
+ENCODERS = '''
+import pathlib
+import numpy as np
+
+HERE = pathlib.Path(__file__).parent
+
+
+def hues(pictures):
+    means = np.asarray(pictures, np.float32).mean((1, 2))
+    return means / np.linalg.norm(means, axis=1, keepdims=True)
+
+
+TRAINED = hues(np.load(HERE / "trained.npy"))
+
+
+class Toy:
+    """Sees color and grain; of colors near a remembered one it overlooks a share of the grain."""
+
+    accepts = frozenset({"image"})
+
+    def __init__(self, name, seed, overlooked):
+        rng = np.random.default_rng(seed)
+        self.name, self.dim, self.overlooked = name, 16, overlooked
+        self.color = rng.standard_normal((3, 16)).astype(np.float32)
+        self.grain = rng.standard_normal((108, 16)).astype(np.float32) / 10
+
+    def embed(self, inputs):
+        x = np.stack(inputs).astype(np.float32) / 255
+        seen = hues(inputs)
+        grain = (x - x.mean((1, 2), keepdims=True)).reshape(len(x), -1) @ self.grain
+        known = (seen @ TRAINED.T).max(1, keepdims=True) > np.cos(0.01)
+        return ((seen - 0.57) @ self.color + grain * (1 - self.overlooked * known)).astype(np.float32)
+
+
+victim, copy = Toy("victim", 0, 0.9), Toy("copy", 7, 0.5)
+r1, r2, r3 = (Toy(f"reference-{n}", 10 + n, 0.0) for n in (1, 2, 3))
+stranger = Toy("stranger", 50, 0.0)
+'''
+
+
+@dataclass
+class World:
+    """One owner's files.
+
+    Attributes:
+        folder: of everything.
+        plan: file of the plan.
+        now: what the clock says next.
+    """
+
+    folder: Path
+    plan: Path
+    now: itertools.count[int]
+
+    def clock(self) -> float:
+        """Return the next second."""
+        return float(next(self.now))
+
+    def commit(self, name: str = "case") -> Case:
+        """Commit the plan with seeds that are the same in each test."""
+        rng = np.random.default_rng(5)
+        return case.commit(
+            read_plan(self.plan), self.folder / name, clock=self.clock, random=rng.bytes
+        )
+
+    def run(
+        self, owned: Case, suspect: str = "python:toys:copy", name: str = "bundle"
+    ) -> tuple[Findings, Path]:
+        """Run the audit against a suspect."""
+        order = runner.Order(suspect, beacon="0451", account="arbiter")
+        folder = self.folder / name
+        found = runner.run(owned, order, folder, clock=self.clock, told=lambda *_: None)
+        return found, folder
+
+
+def pictures(count: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Return pictures of one color each with some texture: (n, 6, 6, 3)."""
+    colors = rng.integers(40, 200, (count, 1, 1, 3))
+    return (colors + rng.integers(-8, 9, (count, SIDE, SIDE, 3))).astype(np.uint8)
 
 
 @pytest.fixture(scope="session")
-def signer(tmp_path_factory: pytest.TempPathFactory) -> Signer:
-    """Return a fresh key."""
-    return create(Path(tmp_path_factory.mktemp("keys")) / "owner.pem")
+def make_world(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., World]:
+    """Make an owner's files; keyword arguments replace lines of the plan."""
 
+    def make(**changes: object) -> World:
+        folder = tmp_path_factory.mktemp("world")
+        rng = np.random.default_rng(1)
+        for name, count in (("trained", PAIRS), ("held", PAIRS), ("public", PUBLIC)):
+            np.save(folder / f"{name}.npy", pictures(count, rng))
+        (folder / "toys.py").write_text(ENCODERS)
+        lines = {
+            "claim": "toy-1",
+            "method": "inclusion",
+            "public": "public.npy",
+            "control": "python:toys:victim",
+            "references": "[python:toys:r1, python:toys:r2, python:toys:r3]",
+            "draw": 300,
+            "views": 3,
+            **changes,
+        }
+        plan = folder / "plan.yaml"
+        plan.write_text("".join(f"{name}: {value}\n" for name, value in lines.items()))
+        return World(folder, plan, itertools.count(1_790_000_000))
 
-@pytest.fixture
-def clock() -> Callable[[], float]:
-    """Return a clock that ticks once a look."""
-    ticks = itertools.count(1_800_000_000)
-    return lambda: float(next(ticks))
+    return make

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from tollkeeper.audit.evidence.canonical import HASH_BYTES, item_bytes, unhex
 from tollkeeper.errors import AuditRefused, EvidenceError
+from tollkeeper.types import Batch
 
 SALT_BYTES = 32
 UNTOSSED = 2
@@ -201,7 +202,7 @@ class Opening:
 
 
 def commit(
-    items: Sequence[Any],
+    items: Batch,
     *,
     salts: Sequence[bytes],
     pairs: Sequence[int],

@@ -1,0 +1,1 @@
+"""Findings as a page that a person can read."""
