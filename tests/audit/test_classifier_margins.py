@@ -74,7 +74,7 @@ def test_no_picture_is_asked_after_its_label_changed() -> None:
 
     def function(rows: Images) -> Probabilities:
         asked.append(len(rows))
-        return np.tile(np.float32([1, 0]), (len(rows), 1))
+        return np.tile(np.array([1, 0], np.float32), (len(rows), 1))
 
     suspect = CallableClassifier(function, classes=("a", "b"), input_shape=(1, 4, 4))
     side = Side(np.full((3, 1, 4, 4), 0.5, np.float32), np.array([0, 1, 1]))

@@ -32,12 +32,12 @@ class Regressor:
 
     def __call__(self, features: Rows) -> Rows:
         """Return (n,) scores of (n, k) standardized features."""
-        return np.tanh(self.hidden(features) @ self.last[:-1] + self.last[-1])
+        return np.asarray(np.tanh(self.hidden(features) @ self.last[:-1] + self.last[-1]))
 
     def hidden(self, features: Rows) -> Rows:
         """Return (n, h) activations of the hidden units."""
         sums = features @ self.first[:-1] + self.first[-1]
-        return np.maximum(sums, 0) if self.activation == "relu" else np.tanh(sums)
+        return np.asarray(np.maximum(sums, 0) if self.activation == "relu" else np.tanh(sums))
 
 
 @dataclass(frozen=True, slots=True)
