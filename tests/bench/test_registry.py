@@ -33,6 +33,7 @@ THEFT = [
     "same-addon",
     "same-speed",
     "prediction-responses",
+    "classifier-inference",
 ]
 
 

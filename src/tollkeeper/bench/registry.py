@@ -38,6 +38,7 @@ _LAB = (
     "predict.same_addon",
     "predict.scoring_speed",
     "predict.prediction_responses",
+    "ownership.classifier_inference",
 )
 """Modules with an experiment that needs the lab tools, most of them."""
 

@@ -236,9 +236,10 @@ class MarginInference:
         found = judge(evidence.residuals(scores), evidence.split.trained, rng=rng)
         # A regressor knows the victim, and so something of the coins.
         exact = evidence.split.randomized and evidence.regressor is None
-        return self._result(found, randomized=exact)
+        return self.result(found, randomized=exact)
 
-    def _result(self, found: Finding, *, randomized: bool) -> OwnershipResult:
+    def result(self, found: Finding, *, randomized: bool) -> OwnershipResult:
+        """Return a finding as the result of this test; `randomized` takes the exact p-value."""
         p = found.p_value(randomized=randomized)
         return OwnershipResult(
             test=self.name,
