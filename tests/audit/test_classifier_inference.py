@@ -33,8 +33,8 @@ def _pictures(seed: int, count: int = COUNT) -> Side:
     return Side(images, rng.integers(0, 3, count))
 
 
-def _split(**changes: bool) -> MarginSplit:
-    return MarginSplit(_pictures(1), _pictures(2), randomized=changes.get("randomized", True))
+def _split() -> MarginSplit:
+    return MarginSplit(_pictures(1), _pictures(2), randomized=True)
 
 
 class Memory:
@@ -134,6 +134,28 @@ def test_a_regressor_can_score_pictures() -> None:
         test.prepare(both, references=references, victim=victim, rng=np.random.default_rng(0))
 
 
+class Evasive(Memory):
+    """Answers a share of questions with any class, as drawn."""
+
+    def embed(self, inputs: Batch) -> Probabilities:
+        """Name classes, some of them at random."""
+        said = super().embed(inputs)
+        rng = np.random.default_rng(len(inputs))
+        lies = rng.random(len(said)) < 0.1
+        said[lies] = np.eye(3, dtype=np.float32)[rng.integers(0, 3, int(lies.sum()))]
+        return said
+
+
+def test_evasion_costs_power_and_accuses_nobody() -> None:
+    """A copy that lies at times shows less; an honest liar, and another model, show nothing."""
+    sides, rng = [_pictures(1), _pictures(2)], np.random.default_rng(1)
+    plain = TEST.run(_suspect(0.1, 50), _evidence(), rng=rng)
+    lying = TEST.run(Evasive(sides, [0.1, 0.0], 50), _evidence(), rng=rng)
+    assert lying.effect_size < plain.effect_size
+    for honest in (Evasive(sides, [0.0, 0.0], 60), _suspect(0.0, 63)):
+        assert verdict(TEST.run(honest, _evidence(), rng=rng)) == "inconclusive"
+
+
 def test_walks_are_of_the_seed() -> None:
     """The same seed gives the same margins, in the order of the split; another one does not."""
     one, again, other = (
@@ -161,8 +183,9 @@ def test_splits_that_cannot_carry_an_audit_are_refused() -> None:
     one, other = _pictures(1), _pictures(2)
     with pytest.raises(AuditRefused, match="8 or more reference classifiers, got 7"):
         TEST.prepare(_split(), references=few, victim=VICTIM, rng=rng)
+    paler = Side(np.minimum(np.float32(1), one.images + np.float32(51 / 255)), one.labels)
     with pytest.raises(AuditRefused, match="blind AUC"):
-        TEST.prepare(_split(randomized=False), references=[*few, VICTIM], victim=VICTIM, rng=rng)
+        TEST.prepare(MarginSplit(paler, other), references=[*few, VICTIM], victim=VICTIM, rng=rng)
     with pytest.raises(AuditRefused, match="at least 250 private pictures"):
         MarginSplit(_pictures(3, 100), other).check(least=250)
     with pytest.raises(AuditRefused, match="300 items of public are in private too"):
