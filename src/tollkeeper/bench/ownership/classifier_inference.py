@@ -44,6 +44,7 @@ class Setting:
         independents: classifiers that are judged.
         resplits: of the tested pictures, for the rate of false accusations.
         white: pictures of each side that gradients are followed from; 0 for none.
+        white_steps: along gradients at most.
         starts: walks of each kind of noise.
         steps: of a walk.
         workers: processes.
@@ -60,6 +61,7 @@ class Setting:
     independents: int = 20
     resplits: int = 1000
     white: int = 40
+    white_steps: int = 500
     starts: int = 10
     steps: int = 50
     workers: int = 2
@@ -171,7 +173,9 @@ def run(job: Job) -> Found:
     white = None
     if setting.white and job.suspect in WHITE:
         few = stage.split(setting.white)
-        white = MinGD().measure(suspect, few.pool(), rng=np.random.default_rng(0))
+        white = MinGD(steps=setting.white_steps).measure(
+            suspect, few.pool(), rng=np.random.default_rng(0)
+        )
     whole = joined(stage.private, stage.exam)
     said = suspect.embed(whole.images).argmax(axis=1) == whole.labels
     return Found(
@@ -187,7 +191,7 @@ _SMOKE = Setting(
     size=120,
     exam=100,
     tested=60,
-    recipe=Recipe(width=8, epochs=40, batch=16),
+    recipe=Recipe(width=8, epochs=60, batch=16),
     copying=3,
     budget=160,
     jbda=60,
@@ -195,6 +199,7 @@ _SMOKE = Setting(
     independents=3,
     resplits=20,
     white=4,
+    white_steps=40,
     starts=2,
     steps=10,
     workers=1,

@@ -38,7 +38,7 @@ class Recipe:
     """
 
     width: int = 16
-    epochs: int = 80
+    epochs: int = 60
     batch: int = 32
 
 
