@@ -77,16 +77,17 @@ def test_a_forged_mark_is_one_of_many() -> None:
             _rotation(_seed(number), _committed(_seed(number))),
             rng=np.random.default_rng(0),
         ).p_value
-        for number in range(8)
+        for number in range(4)
     ]
-    assert sum(one <= 0.05 for one in p) <= 2
+    assert min(p) > ALPHA
+    assert sum(one <= 0.05 for one in p) <= 1
     assert max(p) > 0.3
 
 
 def test_a_key_that_was_searched_for_is_too_young() -> None:
     """The luckiest of many keys looks like a mark; it is younger than the suspect, or another."""
     suspect, lucky = _encoder(ACCUSED), {}
-    for number in range(100, 112):
+    for number in range(100, 108):
         evidence = _rotation(_seed(number), _committed(_seed(number)))
         answers = embed_all(suspect, evidence.asked())
         lucky[number] = float(TEST.decided(answers, evidence).mean())
@@ -155,7 +156,7 @@ def test_adversarial_pictures_are_drawn_by_nobody() -> None:
     honest = SslGuardEvidence(blobs(60, seed=3), _committed(_seed(9)), DIM, seed=_seed(9))
     proof = GUARD.run(suspect, evidence, rng=np.random.default_rng(0)).p_value
     assert proof < GUARD.run(suspect, honest, rng=np.random.default_rng(0)).p_value
-    assert proof < ALPHA
+    assert proof < 0.05
     pool = blobs(200, seed=4)
     hidden = seeds.salts(_seed(10), len(pool))
     tree = commit(pool, salts=hidden, pairs=range(len(pool)))
@@ -173,13 +174,13 @@ def _crafted(suspect: Surrogate, key: Key, images: np.ndarray) -> np.ndarray:
     free = torch.from_numpy((~key.mask).transpose(2, 0, 1).astype(np.float32))
     start = torch.from_numpy(key.stamp(images).transpose(0, 3, 1, 2).astype(np.float32) / 255)
     moved = start.clone().requires_grad_()
-    optimizer = torch.optim.Adam([moved], lr=0.03)
+    optimizer = torch.optim.Adam([moved], lr=0.05)
     layers = [
         (torch.from_numpy(weight), torch.from_numpy(bias))
         for weight, bias in zip(key.decoder.weights, key.decoder.biases, strict=True)
     ]
-    for _ in range(40):
-        rows = suspect.network(start + (moved - start) * free)
+    for _ in range(60):
+        rows = suspect.network(start + (moved.clamp(0, 1) - start) * free)
         for place, (weight, bias) in enumerate(layers):
             rows = rows @ weight + bias
             rows = rows.relu() if place + 1 < len(layers) else rows
