@@ -5,7 +5,7 @@ The accused is an honest encoder that never met the accuser's data, marks or ans
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -86,7 +86,8 @@ def test_a_forged_mark_is_one_of_many() -> None:
 
 def test_a_key_that_was_searched_for_is_too_young() -> None:
     """The luckiest of many keys looks like a mark; it is younger than the suspect, or another."""
-    suspect, lucky = _encoder(ACCUSED), {}
+    suspect = _encoder(ACCUSED)
+    lucky: dict[int, float] = {}
     for number in range(100, 108):
         evidence = _rotation(_seed(number), _committed(_seed(number)))
         answers = embed_all(suspect, evidence.asked())
@@ -162,10 +163,10 @@ def test_adversarial_pictures_are_drawn_by_nobody() -> None:
     tree = commit(pool, salts=hidden, pairs=range(len(pool)))
     places = drawn(60, len(pool), beacon=BEACON.encode())
     openings = [Opening(hidden[at], at, 2, tree.proof(at)) for at in places.tolist()]
-    check = {"root": tree.root, "population": len(pool), "beacon": BEACON.encode()}
-    check_drawn(pool[places], openings, **check)
+    check = partial(check_drawn, root=tree.root, population=len(pool), beacon=BEACON.encode())
+    check(pool[places], openings)
     with pytest.raises(EvidenceError):
-        check_drawn(crafted, openings, **check)
+        check(crafted, openings)
 
 
 def _crafted(suspect: Surrogate, key: Key, images: np.ndarray) -> np.ndarray:

@@ -281,5 +281,5 @@ def scored(regressor: Regressor | None, margins: Margins) -> Scores:
     """Return (n,) scores, larger for what looks trained on."""
     rows = standardized(margins)
     if regressor is None:
-        return rows.mean(axis=(1, 2))
+        return np.asarray(rows.mean(axis=(1, 2)))
     return -regressor(laid_out(rows, "pictures"))

@@ -16,7 +16,7 @@ from tollkeeper.audit.classifiers.published import AsPublished, Layout
 from tollkeeper.audit.dataset_inference import Residuals, judge, verdict
 from tollkeeper.audit.gates import ALPHA, check_control
 from tollkeeper.audit.two_sample import effect_interval, effect_size, t_tail, welch
-from tollkeeper.bench.experiment import Context, Metric
+from tollkeeper.bench.experiment import Context, Direction, Metric
 from tollkeeper.bench.ownership.classifier_suspects import THIEVES
 from tollkeeper.bench.ownership.rates import clustered, share
 
@@ -120,7 +120,7 @@ def figures(found: Suspects, held: Judge, resplits: int, context: Context) -> di
 
 def _own(name: str, one: Suspect, result: OwnershipResult, held: Judge) -> dict[str, Metric]:
     """Return what the corrected test says of one suspect; a copy ought to show more."""
-    direction = "higher" if name in THIEVES else "lower"
+    direction = _better(name)
     right = held.named(one).suspect
     return {
         f"effect.{name}": Metric(result.effect_size, "d", direction, result.interval),
@@ -134,11 +134,17 @@ def _own(name: str, one: Suspect, result: OwnershipResult, held: Judge) -> dict[
     }
 
 
+def _better(name: str) -> Direction:
+    """Return which way an effect ought to go: a copy should show it, others should not."""
+    return "higher" if name in THIEVES else "lower"
+
+
 def sides(margins: Margins, trained: Flags) -> tuple[Margins, Margins]:
     """Return the margins of private and of public pictures."""
-    return tuple(  # type: ignore[return-value]
+    private, public = (
         Margins(margins.distances[of], margins.flipped[of], 0) for of in (trained, ~trained)
     )
+    return private, public
 
 
 def _halves(margins: Margins) -> tuple[Margins, Margins]:
@@ -182,7 +188,7 @@ def _white(judged: Suspects, context: Context) -> dict[str, Metric]:
     for number, (name, one) in enumerate(judged.items()):
         if one.white is None:
             continue
-        direction = "higher" if name in THIEVES else "lower"
+        direction = _better(name)
         scores = scored(None, one.white)
         count = len(scores) // 2
         d = effect_size(scores[:count], scores[count:])
@@ -236,4 +242,4 @@ def _accused(found: Residuals, trained: Flags) -> tuple[bool, float]:
     spread = np.sqrt(1 / len(one) + 1 / len(other))
     null = [abs(welch(row[trained], row[~trained])[0]) * spread for row in found.references]
     low, _ = effect_interval(d, len(one), len(other))
-    return p <= ALPHA and low > max(null), p
+    return bool(p <= ALPHA and low > max(null)), p

@@ -130,9 +130,9 @@ class _Jbda:
 def _attack(name: str, making: Making) -> Copying:
     """Return an attack of the toolkit with the victim's network and two cores' schedule."""
     network = Conv3Copy(making.recipe.width)
-    found = for_two_cores(names.load(name), epochs=making.copying, network=network)
+    found = names.load(name)
     assert isinstance(found, Copying)
-    return found
+    return for_two_cores(found, epochs=making.copying, network=network)
 
 
 def _stolen(
