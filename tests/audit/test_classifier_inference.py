@@ -61,7 +61,8 @@ class Memory:
         far = np.linalg.norm(rows - self._known[nearest], axis=1)
         right = far < self._reach[nearest]
         said = np.where(right, self._labels[nearest], (self._labels[nearest] + 1) % 3)
-        return np.eye(3, dtype=np.float32)[said]
+        found: Probabilities = np.eye(3, dtype=np.float32)[said]
+        return found
 
 
 def _suspect(gain: float, seed: int, *, public: float = 0.0) -> Memory:

@@ -73,7 +73,7 @@ def test_mixed_rows_accuse_the_honest() -> None:
     victim = _margins(private.distances * 1.8)
     flagged = {}
     for rows in ("pictures", "released"):
-        test = AsPublished(rows=rows, fitting=QUICK)  # type: ignore[arg-type]
+        test = AsPublished(rows=rows, fitting=QUICK)
         fitted = test.fit(victim, public, rng=np.random.default_rng(0))
         p = [
             test.test(fitted, *_honest(seed), rng=np.random.default_rng(0)).p_all

@@ -190,7 +190,8 @@ def _crafted(suspect: Surrogate, key: Key, images: np.ndarray) -> np.ndarray:
         loss.backward()
         optimizer.step()
     pixels = moved.detach().clamp(0, 1).numpy().transpose(0, 2, 3, 1)
-    return np.rint(pixels * 255).astype(np.uint8)
+    found: np.ndarray = np.rint(pixels * 255).astype(np.uint8)
+    return found
 
 
 @cache
@@ -218,7 +219,7 @@ def test_a_cherry_picked_split_does_not_open() -> None:
     items, hidden = blobs(2 * PAIRS, seed=5), seeds.salts(_seed(12), 2 * PAIRS)
     sides = np.stack([tossed, ~tossed], axis=1).ravel().astype(int)
     pairs = [at // 2 for at in range(2 * PAIRS)]
-    tree = commit(items, salts=hidden, pairs=pairs, coins=sides)
+    tree = commit(items, salts=hidden, pairs=pairs, coins=sides.tolist())
     wrong = 2 * int(np.flatnonzero(picked != tossed)[0])
     Opening(hidden[wrong], wrong // 2, int(sides[wrong]), tree.proof(wrong)).check(
         items[wrong], tree.root

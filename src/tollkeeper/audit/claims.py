@@ -14,7 +14,6 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +69,7 @@ def drawn(count: int, population: int, *, beacon: bytes) -> NDArray[np.intp]:
 
 
 def check_drawn(
-    items: Sequence[Any],
+    items: Batch,
     openings: Sequence[Opening],
     *,
     root: bytes,

@@ -70,7 +70,8 @@ def _moved(before: Embeddings, now: Embeddings) -> NDArray[np.float64]:
     """Return (n,) changes over lengths; an answer of NaN has changed without bound."""
     one, other = before.astype(np.float64), now.astype(np.float64)
     length = np.maximum(np.linalg.norm(one, axis=1), np.finfo(np.float64).tiny)
-    return np.nan_to_num(np.linalg.norm(other - one, axis=1) / length, nan=np.inf, posinf=np.inf)
+    moved = np.linalg.norm(other - one, axis=1) / length
+    return np.asarray(np.nan_to_num(moved, nan=np.inf, posinf=np.inf))
 
 
 def check_same_model(before: Embeddings, now: Embeddings, *, repeats: Drift) -> Drift:
