@@ -40,7 +40,13 @@ def _made_up(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_everything_that_is_promised_is_measured() -> None:
     """Every suspect has its figures by both tests, the tables stand, and a victim is found."""
     setting = replace(
-        EXPERIMENT.scales["smoke"], independents=2, references=2, starts=1, steps=5, resplits=5
+        EXPERIMENT.scales["smoke"],
+        independents=2,
+        references=2,
+        starts=1,
+        steps=5,
+        resplits=5,
+        white_steps=10,
     )
     found = EXPERIMENT.measure(setting, Context(0, lambda: 0.0, lambda *_: None))
     for promise in EXPERIMENT.promises:
@@ -50,7 +56,7 @@ def test_everything_that_is_promised_is_measured() -> None:
         assert f"published_p.released.{name}" in found.metrics
     assert not any("reference." in name for name in found.metrics)
     assert found.metrics["p.victim"].value <= 0.001
-    assert found.metrics["accuracy.victim.private"].value > 0.9
+    assert found.metrics["accuracy.victim.private"].value > 0.6
     assert found.metrics["accuracy.untrained.private"].value < 0.4
     assert EXPERIMENT.report is not None
     tables = EXPERIMENT.report(found.metrics)
