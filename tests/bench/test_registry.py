@@ -39,6 +39,7 @@ THEFT = [
     "rotation-watermark",
     "sslguard",
     "text-watermark",
+    "classifier-inference",
 ]
 
 

@@ -44,6 +44,7 @@ _LAB = (
     "ownership.rotation_watermark",
     "ownership.sslguard",
     "ownership.text_watermark",
+    "ownership.classifier_inference",
 )
 """Modules with an experiment that needs the lab tools, most of them."""
 
