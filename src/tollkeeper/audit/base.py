@@ -59,13 +59,12 @@ Evidence_contra = TypeVar("Evidence_contra", contravariant=True)
 
 
 class OwnershipTest(Protocol[Evidence_contra]):
-    """A test of one suspect against evidence that its owner holds.
+    """A test of one suspect against evidence that its owner holds."""
 
-    Attributes:
-        name: of the test.
-    """
-
-    name: str
+    @property
+    def name(self) -> str:
+        """Return the name of the test."""
+        ...
 
     def run(
         self, suspect: Encoder, evidence: Evidence_contra, *, rng: np.random.Generator
