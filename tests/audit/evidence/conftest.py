@@ -17,6 +17,7 @@ from tollkeeper.audit.evidence import case, log, pool, runner
 from tollkeeper.audit.evidence.bundle import LOG, write_manifest
 from tollkeeper.audit.evidence.case import Case
 from tollkeeper.audit.evidence.findings import Findings
+from tollkeeper.audit.evidence.keys import Signer, create
 from tollkeeper.audit.evidence.plan import read_plan
 
 SIDE, PAIRS, PUBLIC = 6, 320, 64
@@ -203,3 +204,16 @@ def sealed_anew(bundle: Path, owned: Case) -> None:
 def seal_anew() -> Callable[[Path, Case], None]:
     """The function of that name, for tests."""
     return sealed_anew
+
+
+@pytest.fixture(scope="session")
+def signer(tmp_path_factory: pytest.TempPathFactory) -> Signer:
+    """Return a fresh key."""
+    return create(tmp_path_factory.mktemp("keys") / "owner.pem")
+
+
+@pytest.fixture
+def clock() -> Callable[[], float]:
+    """Return a clock that ticks once a look."""
+    ticks = itertools.count(1_800_000_000)
+    return lambda: float(next(ticks))
