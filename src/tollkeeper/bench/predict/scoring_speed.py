@@ -25,6 +25,7 @@ from tollkeeper.detectors.base import Detector
 from tollkeeper.detectors.edm import Edm
 from tollkeeper.detectors.floors import Energy, MaxSoftmax, PixelShare
 from tollkeeper.detectors.fused import Fused
+from tollkeeper.detectors.lab.bundling import recipe_for
 from tollkeeper.detectors.lab.mae import PUBLISHED, MaeLayout
 from tollkeeper.detectors.lab.same import same_x
 from tollkeeper.detectors.outlier_exposure import OutlierExposure
@@ -131,7 +132,7 @@ DETECTORS: Mapping[str, Callable[[Stand], Contestant]] = {
     "same-x": lambda stand: stand.same(MaeLayout(), auxiliary=False),
     "same-x-width32": lambda stand: stand.same(MaeLayout(width=32), auxiliary=False),
     "same": lambda stand: stand.same(MaeLayout()),
-    "fused": lambda stand: stand.fused(MaeLayout()),
+    "fused": lambda stand: stand.fused(recipe_for(SHAPE, labels=True).fused.layout),
     "same-published": lambda stand: stand.same(PUBLISHED),
 }
 """Everything that is timed: anything that scores can be added."""
