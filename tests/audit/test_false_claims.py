@@ -128,7 +128,7 @@ def test_a_decoder_that_was_fitted_to_the_suspect_is_refused() -> None:
             GUARD.run(suspect, evidence, rng=np.random.default_rng(0))
 
 
-def test_a_decoder_that_says_the_secret_of_anybody_is_refused() -> None:
+def test_a_decoder_that_says_the_secret_of_anybody_proves_nothing() -> None:
     """Committed in time, and it names the suspect; but it names all independents as well."""
     key, images = _fitted(_encoder(ACCUSED))
     nothing = np.zeros_like(key.decoder.weights[0])
@@ -145,19 +145,17 @@ def test_a_decoder_that_says_the_secret_of_anybody_is_refused() -> None:
     )
     answers = embed_all(_encoder(ACCUSED), evidence.asked())
     assert key.cosines(answers).mean() > 0.99
-    with pytest.raises(AuditRefused, match="all references have the same"):
-        GUARD.run(_encoder(ACCUSED), evidence, rng=np.random.default_rng(0))
+    assert GUARD.run(_encoder(ACCUSED), evidence, rng=np.random.default_rng(0)).p_value == 1
 
 
 def test_adversarial_pictures_are_drawn_by_nobody() -> None:
-    """Pictures made so that the accused answers a key in time look like proof; none was drawn."""
+    """Pictures made so that the accused answers a key in time look more like proof; none was drawn."""
     suspect, key = _encoder(ACCUSED), draw_key(_seed(9), DIM, (16, 16, 3))
     crafted = _crafted(suspect, key, blobs(60, seed=3))
     evidence = SslGuardEvidence(crafted, _committed(_seed(9)), DIM, seed=_seed(9))
     honest = SslGuardEvidence(blobs(60, seed=3), _committed(_seed(9)), DIM, seed=_seed(9))
     proof = GUARD.run(suspect, evidence, rng=np.random.default_rng(0)).p_value
     assert proof < GUARD.run(suspect, honest, rng=np.random.default_rng(0)).p_value
-    assert proof < 0.05
     pool = blobs(200, seed=4)
     hidden = seeds.salts(_seed(10), len(pool))
     tree = commit(pool, salts=hidden, pairs=range(len(pool)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tollkeeper.detectors.signals import LevelShares, Nearness
+from tollkeeper.detectors.signals import LevelShares, Nearness, color_detail
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.types import Images
 
@@ -96,3 +96,12 @@ def test_arrays_and_back() -> None:
     stored = {name: one.astype(np.float64) for name, one in near.arrays().items()}
 
     assert np.array_equal(Nearness.from_arrays(stored)(features), near(features))
+
+
+def test_pictures_too_small_for_detail_count_as_gray() -> None:
+    """No second difference, no pairs; no number that is not one either, on flat pictures."""
+    assert color_detail(np.zeros((4, 3, 2, 9), np.float32)).shape == (4, 0)
+    assert color_detail(np.zeros((4, 1, 9, 9), np.float32)).shape == (4, 0)
+    for value in (0, 1):
+        flat = color_detail(np.full((2, 3, 9, 9), value, np.float32))
+        assert flat.tolist() == [[0, 0, 0]] * 2

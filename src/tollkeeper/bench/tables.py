@@ -37,6 +37,9 @@ _SIZES = ("budget", "examples", "text_budget", "text_examples", "epochs", "seeds
 _TIE = 1e-9
 """Means of equal numbers may differ in their last bits."""
 
+_ROUNDING = 1e-14
+"""Differences of equal numbers may not be quite zero; no p-value or share that is stated is as small."""
+
 _LAST = re.compile(r"(?:(.*)\.)?([^.\d][^.]*(?:\.\d+)?)")
 """The last part of a name and what is before it; `s0.05` is one part."""
 
@@ -176,7 +179,7 @@ def _interval(metric: Metric) -> str:
 
 def _short(value: float) -> str:
     """Return three significant digits, whole numbers as they are."""
-    value = 0.0 if abs(value) < _TIE else value
+    value = 0.0 if abs(value) < _ROUNDING else value
     if value == int(value):
         return f"{int(value):,}"
     digits = max(0, 2 - math.floor(math.log10(abs(value))))

@@ -9,7 +9,7 @@ import numpy as np
 
 from tollkeeper.detectors.base import check_queries
 from tollkeeper.detectors.networks import log_sum_exp, run_graph
-from tollkeeper.detectors.signals import color_detail
+from tollkeeper.detectors.signals import FEWEST_PIXELS, color_detail
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.graphs import Graph
 from tollkeeper.types import Images, Probabilities, Scores
@@ -205,7 +205,7 @@ class ColorDetail:
         Raises:
             ConfigurationError: gray pictures, or too small ones.
         """
-        if shape[0] < 2 or min(shape[1:]) < 3:
+        if shape[0] < 2 or min(shape[1:]) < FEWEST_PIXELS:
             raise ConfigurationError(
                 f"expected pictures of at least 2 channels and 3 x 3 pixels, got {shape}; gray "
                 "pictures have no color to compare"

@@ -113,7 +113,7 @@ class History:
         Raises:
             ConfigurationError: not a rate that suspicion can tell.
         """
-        if not math.exp(-CEILING) <= rate <= 1:
+        if not math.exp(-CEILING) * (1 - 1e-9) <= rate <= 1:
             raise ConfigurationError(f"expected an alarm rate from 1e-9 to 1, got {rate}")
         return -math.log(rate)
 

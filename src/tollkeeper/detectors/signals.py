@@ -16,6 +16,9 @@ from tollkeeper.types import Images, Scores
 LEVELS = 256
 """Pixels are counted in as many levels: those of the picture files that honest pixels come from."""
 
+FEWEST_PIXELS = 3
+"""Height and width from which on a picture has second differences."""
+
 _ATOM = 0.006
 _BINS = 16
 _SHRINK = 1e-3
@@ -139,12 +142,14 @@ def color_detail(images: Images) -> NDArray[np.float64]:
     Detail is the second difference along both axes; alike is the cosine over a picture's pixels.
     In photographs it is nearly gray: what a lens, a demosaicing filter and JPEG leave of the finest
     scale is brightness. A step along a network's gradient is not, and neither is what a network
-    paints. Gray pictures have no pairs.
+    paints. Gray pictures have no pairs, and pictures without a second difference count as gray.
 
     Args:
         images: (n, c, h, w) in [0, 1].
     """
     n, c = images.shape[:2]
+    if min(images.shape[2:]) < FEWEST_PIXELS:
+        return np.empty((n, 0))
     detail = np.diff(np.diff(_levels(images).astype(np.float32), n=2, axis=2), n=2, axis=3)
     detail = detail.reshape(n, c, math.prod(detail.shape[2:]))
     # One gray level of length for a channel without detail, which is like no other.

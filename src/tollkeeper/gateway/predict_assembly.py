@@ -38,7 +38,7 @@ from tollkeeper.guard import keys
 from tollkeeper.guard.windows import Windows
 from tollkeeper.ledger.spent import Fuse, MemorySpent, SpentStore
 
-STATES = "1"
+STATES = "2"
 """Version of how accounts lie in the ledger; another one starts them anew."""
 
 _log = logging.getLogger("tollkeeper.predictions")

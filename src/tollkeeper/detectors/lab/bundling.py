@@ -18,6 +18,7 @@ from tollkeeper.detectors.lab.mae import MaeLayout
 from tollkeeper.detectors.lab.mae_fit import MaeRecipe, train_mae
 from tollkeeper.detectors.lab.same import MakeNetwork, SameRecipe, fit_same, same_x
 from tollkeeper.detectors.same import Same
+from tollkeeper.detectors.signals import FEWEST_PIXELS
 from tollkeeper.errors import ConfigurationError
 from tollkeeper.graphs import Graph
 from tollkeeper.lab.conv3 import conv3
@@ -113,7 +114,7 @@ def fit_bundle(
         MaxSoftmax(shape, victim.dim),
         PixelShare.fitted(statistics.images, classes=victim.dim),
     ]
-    if c > 1:
+    if c > 1 and min(h, w) >= FEWEST_PIXELS:
         made.append(ColorDetail(shape, victim.dim))
     honest = {one.name: np.sort(one.score(held.images, held.answers)) for one in made}
     probe = probe_for(shape)
