@@ -201,7 +201,7 @@ def _features(
 
 def _width(shares: LevelShares, same: Same) -> int:
     """Return how many features are of the pixels."""
-    pairs = color_detail(np.zeros((1, *same.shape), np.float32)).shape[1]
+    pairs = int(color_detail(np.zeros((1, *same.shape), np.float32)).shape[1])
     return int(shares.level_bins[-1] + 1) + 2 * int(shares.step_bins[-1] + 1) + pairs
 
 
