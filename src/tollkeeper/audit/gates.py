@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tollkeeper.audit.evidence.canonical import item_bytes
 from tollkeeper.encoders.base import Encoder
 from tollkeeper.errors import AuditRefused
 from tollkeeper.types import Batch, Embeddings
@@ -89,12 +90,8 @@ def check_width(suspect: Encoder, width: int) -> None:
 
 
 def item_digest(item: Any) -> bytes:
-    """Return the SHA-256 of an item's content: type, shape and bytes, or its text."""
-    if isinstance(item, str):
-        return hashlib.sha256(b"text:" + item.encode()).digest()
-    array = np.ascontiguousarray(item)
-    header = f"{array.dtype.str}:{array.shape}:".encode()
-    return hashlib.sha256(header + array.tobytes()).digest()
+    """Return the SHA-256 of an item's canonical bytes: kind, shape and content."""
+    return hashlib.sha256(item_bytes(item)).digest()
 
 
 def check_distinct(items: Batch, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,17 @@ if TYPE_CHECKING:
     from tollkeeper.audit.evidence.findings import Findings
 
 audit = typer.Typer(help="Prove that a copy is a copy.", no_args_is_help=True)
+
+
+@audit.callback()
+def _installed() -> None:
+    missing = [name for name in ("cryptography", "jinja2", "scipy") if find_spec(name) is None]
+    if missing:
+        raise ConfigurationError(
+            f"audits need an extra ({', '.join(missing)} missing): pip install 'tollkeeper[audit]'"
+        )
+
+
 audit.command("include")(include)
 audit.command("stamp")(stamp)
 
